@@ -1,0 +1,31 @@
+"""Configuration: TOML read into frozen classes, with every problem named by its key and line."""
+
+from broker.config.errors import ConfigError, Problem
+from broker.config.load import load, loads
+from broker.config.model import (
+    Admin,
+    Config,
+    Control,
+    Events,
+    History,
+    Limits,
+    Log,
+    Redis,
+    Server,
+)
+
+__all__ = [
+    "Admin",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Events",
+    "History",
+    "Limits",
+    "Log",
+    "Problem",
+    "Redis",
+    "Server",
+    "load",
+    "loads",
+]

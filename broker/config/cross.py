@@ -1,0 +1,62 @@
+"""What settings must be to each other, and to the machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker.config.bind import TcpBind, parse_bind
+from broker.config.errors import Problem
+from broker.config.model import Config
+
+
+def cross_check(config: Config) -> list[Problem]:
+    """Return what contradicts itself in a configuration whose single values are all right."""
+    return list(_contradictions(config))
+
+
+def _contradictions(config: Config) -> Iterator[Problem]:
+    server = config.server
+    if server.tls_certificate and not server.tls_key:
+        yield Problem("server.tls_key", "is needed with server.tls_certificate")
+    if server.tls_key and not server.tls_certificate:
+        yield Problem("server.tls_certificate", "is needed with server.tls_key")
+    for name in config.events.history:
+        if name not in config.events.namespaces:
+            yield Problem(f"events.history.{name}", f'"{name}" is not among events.namespaces')
+    if config.admin.bind and parse_bind(config.admin.bind) == parse_bind(server.bind) and not _any_port(server.bind):
+        yield Problem("admin.bind", "must not be the public address, server.bind")
+    if config.redis.data_dir and not config.redis.data_dir.is_absolute():
+        yield Problem("redis.data_dir", "must be an absolute path")
+    if config.limits.max_publication_bytes > config.limits.outbox_bytes:
+        yield Problem(
+            "limits.outbox_bytes", "must be at least limits.max_publication_bytes, or the largest event fits nobody"
+        )
+
+
+def _any_port(bind: str) -> bool:
+    parsed = parse_bind(bind)
+    return isinstance(parsed, TcpBind) and parsed.port == 0
+
+
+def check_files(config: Config) -> list[Problem]:
+    """Return what is wrong with the files that the configuration names; it looks at the disk."""
+    return list(_missing_files(config))
+
+
+def _missing_files(config: Config) -> Iterator[Problem]:
+    for key, path in (
+        ("server.tls_certificate", config.server.tls_certificate),
+        ("server.tls_key", config.server.tls_key),
+        ("admin.token_file", config.admin.token_file),
+    ):
+        if path is not None and (reason := _unreadable(path)):
+            yield Problem(key, f"{path} {reason}")
+    if config.redis.url == "embedded" and config.redis.data_dir is None:
+        yield Problem("redis.data_dir", 'is needed with redis.url = "embedded", so that state outlives a restart')
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return None if file.read(1) else "is empty"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
