@@ -1,0 +1,212 @@
+"""One live connection: a reader, a writer and a pinger around a pipeline of reply slots."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import hiredis
+import trio
+
+from broker.link.command import pack
+from broker.link.dial import NOT_YET, READ_SIZE, Dialled
+from broker.link.errors import LinkDown
+from broker.link.slots import OutOfStep, PingSlot, Slot
+
+OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
+
+_CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
+_PING = pack("PING")
+
+
+class Connection:
+    """From a finished login to the first error, whichever task meets it; it is never used again after that.
+
+    `flush` is called whenever the writer is about to send, and may `submit` commands that were worth collecting.
+    """
+
+    def __init__(
+        self,
+        dialled: Dialled,
+        *,
+        on_push: OnPush | None,
+        on_failure: Callable[[LinkDown], None],
+        flush: Callable[[Connection], None],
+        ping_interval: float,
+        ping_timeout: float,
+        max_reply_bytes: int,
+    ) -> None:
+        self.hello = dialled.hello
+        self.error: LinkDown | None = None
+        self.unsent_bytes = 0
+        self.pushes = 0
+        self._stream = dialled.stream
+        self._socket = dialled.socket
+        self._parser = dialled.parser
+        self._on_push = on_push
+        self._on_failure = on_failure
+        self._flush = flush
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._max_reply_bytes = max_reply_bytes
+        self._slots: deque[Slot] = deque()
+        self._unsent: list[bytes] = []
+        self._something_to_send = trio.Event()
+        self._reads = 0
+        self._handling = False
+        self.on_settled: Callable[[], None] | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """Commands whose reply has not come, those of cancelled calls included."""
+        return len(self._slots)
+
+    def submit(self, command: bytes, slot: Slot) -> None:
+        """Queue a packed command; its reply goes to `slot`. The writer sends all that is queued at its next turn."""
+        if self.error is not None:
+            raise self.error
+        self._slots.append(slot)
+        self._unsent.append(command)
+        self.unsent_bytes += len(command)
+        self._something_to_send.set()
+
+    def wake_writer(self) -> None:
+        """Have `flush` called soon."""
+        self._something_to_send.set()
+
+    def fail(self, reason: str) -> None:
+        """End the connection: every slot is told, and the tasks of `run` come to an end. Only the first reason counts.
+
+        The reader is not cancelled but loses its socket, so that a batch which has been received is also handled.
+        """
+        if self.error is not None:
+            return
+        self.error = LinkDown(reason)
+        self._socket.close()
+        slots, self._slots = self._slots, deque()
+        for slot in slots:
+            slot.lost(self.error)
+        self._unsent.clear()
+        self._on_failure(self.error)
+
+    async def run(self) -> None:
+        """Serve the connection until it fails; returns then, with `error` set."""
+        try:
+            async with trio.open_nursery() as connection:
+                connection.start_soon(self._write)
+                connection.start_soon(self._ping)
+                await self._read()
+                connection.cancel_scope.cancel()
+        finally:
+            self.fail("the link was stopped")
+
+    async def _read(self) -> None:
+        receive = self._stream.receive_some
+        try:
+            if self._parser.has_data():  # came together with the last answer of the login
+                await self._take()
+            while data := await receive(READ_SIZE):
+                self._parser.feed(bytes(data))
+                self._reads += 1
+                await self._take()
+            self.fail("the server closed the connection")
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(f"the connection broke: {error.__cause__ or error}")
+        except (OutOfStep, hiredis.HiredisError) as error:
+            self.fail(f"the server's answers make no sense: {error}")
+
+    async def _take(self) -> None:
+        """Hand out everything that has arrived whole; the pushes between two confirmations are one batch."""
+        gets = self._parser.gets
+        batch: list[list[bytes]] = []
+        while True:
+            try:
+                reply = gets()
+            except TypeError as error:  # a map with a key that Python cannot hash
+                raise OutOfStep(str(error)) from error
+            if reply is NOT_YET:
+                break
+            if type(reply) is hiredis.PushNotification:
+                if reply[0] in _CONFIRMATIONS:
+                    if batch:
+                        await self._hand_over(batch)
+                        batch = []
+                    self._confirm(reply)
+                else:
+                    batch.append(reply)
+            else:
+                self._settle(reply)
+        if batch:
+            await self._hand_over(batch)
+        if self._parser.len() > self._max_reply_bytes:
+            raise OutOfStep(f"a reply or message of more than {self._max_reply_bytes} bytes")
+
+    async def _hand_over(self, batch: list[list[bytes]]) -> None:
+        self.pushes += len(batch)
+        if self._on_push is not None:
+            self._handling = True
+            await self._on_push(batch)
+            self._handling = False
+
+    def _settle(self, reply: object) -> None:
+        if not self._slots:
+            if self.error is not None:
+                return  # failed while a batch was being handled
+            raise OutOfStep("a reply to nothing")
+        self._slots.popleft().settle(reply)
+        if self.on_settled is not None:
+            self.on_settled()
+
+    def _confirm(self, push: list[bytes]) -> None:
+        if not self._slots:
+            if self.error is not None:
+                return
+            raise OutOfStep(f"a {push[0]!r} confirmation of nothing")
+        if self._slots[0].confirm(push):
+            self._slots.popleft()
+            if self.on_settled is not None:
+                self.on_settled()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._something_to_send.wait()
+                self._something_to_send = trio.Event()
+                if self.error is not None:
+                    return
+                self._flush(self)
+                if not self._unsent:
+                    continue
+                chunk = b"".join(self._unsent)
+                self._unsent.clear()
+                await self._stream.send_all(chunk)
+                self.unsent_bytes -= len(chunk)
+                if self.on_settled is not None:
+                    self.on_settled()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(f"the connection broke: {error.__cause__ or error}")
+
+    async def _ping(self) -> None:
+        """Ask for a sign of life when there was none for an interval.
+
+        While a batch is being handled nothing is read, by us and not by the server: that time is not counted.
+        """
+        while True:
+            reads = self._reads
+            await trio.sleep(self._ping_interval)
+            if self._reads != reads or self._handling:
+                continue
+            slot = PingSlot()
+            try:
+                self.submit(_PING, slot)
+            except LinkDown:
+                return
+            reads = self._reads
+            while not slot.answered.is_set():
+                with trio.move_on_after(self._ping_timeout):
+                    await slot.answered.wait()
+                    break
+                if self._reads == reads and not self._handling:
+                    self.fail(f"the server gave no sign of life for {self._ping_interval + self._ping_timeout:g} s")
+                    return
+                reads = self._reads
