@@ -1,7 +1,9 @@
 """Configuration: TOML read into frozen classes, with every problem named by its key and line."""
 
+from broker.config.cross import check_files
 from broker.config.errors import ConfigError, Problem
 from broker.config.load import load, loads
+from broker.config.manual import manual
 from broker.config.model import (
     Admin,
     Config,
@@ -26,6 +28,8 @@ __all__ = [
     "Problem",
     "Redis",
     "Server",
+    "check_files",
     "load",
     "loads",
+    "manual",
 ]

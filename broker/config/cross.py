@@ -26,6 +26,8 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         yield Problem("admin.bind", "must not be the public address, server.bind")
     if config.redis.data_dir and not config.redis.data_dir.is_absolute():
         yield Problem("redis.data_dir", "must be an absolute path")
+    if config.control.log_retention < config.control.replay_window:
+        yield Problem("control.log_retention", "must be at least control.replay_window, which is read from that log")
     if config.limits.max_publication_bytes > config.limits.outbox_bytes:
         yield Problem(
             "limits.outbox_bytes", "must be at least limits.max_publication_bytes, or the largest event fits nobody"

@@ -1,4 +1,4 @@
-"""From the plain values of a TOML file to the model, strictly, by cattrs; all problems are found, not just the first."""
+"""From the plain values of a TOML file to the model, strictly, by cattrs: all problems are found, not one."""
 
 import difflib
 import math

@@ -1,0 +1,47 @@
+# Every target does its own set-up: it makes .venv and installs what it needs, again only when pyproject.toml changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help run test lint types check format clean
+.DEFAULT_GOAL := help
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/.runtime ## Start a broker to try things out, with an embedded store and a ready key
+	@$(BIN)/signalbox serve --dev
+
+test: $(VENV)/.development ## Run all tests, with branch coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(VENV)/.development ## Look for mistakes and for imports against the layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
+	@$(BIN)/lint-imports --no-logo
+
+types: $(VENV)/.development ## Check all types
+	@$(BIN)/mypy
+
+check: lint types test ## All of the above: what has to pass before a commit
+
+format: $(VENV)/.development ## Lay the code out
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix-only .
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.runtime: pyproject.toml scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@echo "Installing Signalbox into $(VENV) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime
+	@echo "Installing the tools for development into $(VENV) ..."
+	@$(PIP) --group dev
+	@touch $@

@@ -1,0 +1,120 @@
+"""Logs: their shapes, and what is never in them."""
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from broker.observe import configure, get_logger, redact_text, set_level
+
+KEY = "nr_live_Abc-def_123"
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Leave logging as it was."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:], logging.root.level = handlers, level
+    set_level("info")
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    """Return what the log is written to."""
+    return io.StringIO()
+
+
+def test_json_lines(out: io.StringIO) -> None:
+    """Away from a terminal each line is one JSON object with time, level, event and fields."""
+    configure(stream=out)
+    get_logger(session="abc").bind(org="acme").info("session opened", peak=3)
+    line = json.loads(out.getvalue())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "session opened", "level": "info", "session": "abc", "org": "acme", "peak": 3}
+
+
+def test_text_lines(out: io.StringIO) -> None:
+    """Text is for people: no JSON, no colours unless on a terminal."""
+    configure(format="text", stream=out)
+    get_logger().warning("slow consumer", session="abc")
+    assert "warning" in out.getvalue()
+    assert out.getvalue().endswith("slow consumer session=abc\n")
+    assert "\x1b" not in out.getvalue()
+
+
+def test_the_level_can_be_changed_for_loggers_that_exist(out: io.StringIO) -> None:
+    """A reload changes the level of sessions that were opened before it."""
+    configure(stream=out)
+    log = get_logger().bind(session="abc")
+    log.debug("unheard")
+    set_level("debug")
+    log.debug("heard")
+    set_level("error")
+    log.warning("unheard")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["heard"]
+
+
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_no_secret_is_ever_logged(out: io.StringIO, format_: str) -> None:
+    """Whatever field or text a credential is in, it does not come out, tracebacks and the standard library included."""
+    configure(format=format_, stream=out)
+    log = get_logger()
+    log.info("request", path=f"/ws/?token={KEY}&x=1", headers={"Authorization": f"Bearer {KEY}"}, raw=KEY.encode())
+    log.info("key %s", KEY, secret_key="hunter2", items=[{"ticket": "hunter2"}], url="redis://u:hunter2@h/0")
+    log.info("ticket", path="/ws?ticket=hunter2", protocol="signalbox, bearer.hunter2")
+    try:
+        raise ValueError(f"no such key: {KEY} redis://:hunter2@h")
+    except ValueError as error:
+        log.exception("failed", error=error)
+    logging.getLogger("trio-websocket").warning("GET /ws?token=%s", "hunter2")
+    assert "hunter2" not in out.getvalue()
+    assert "Abc-def" not in out.getvalue()
+    assert "ValueError" in out.getvalue()
+
+
+def test_redaction_leaves_other_text_alone() -> None:
+    """What is no secret stays readable."""
+    text = "GET /ws/control/acme?since=5 redis://h:6379/0 user@host nr_test"
+    assert redact_text(text) == text
+
+
+def test_journal_lines_carry_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When stderr is the journal, as JOURNAL_STREAM says, each line begins with its syslog priority."""
+    path = tmp_path / "journal"
+    with path.open("w") as stream:
+        status = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        configure(stream=stream)
+        get_logger().info("one")
+        get_logger().error("two")
+        logging.getLogger("other").warning("three")
+    one, two, three = path.read_text().splitlines()
+    assert one.startswith('<6>{"event": "one"')
+    assert two.startswith("<3>{")
+    assert three.startswith("<4>{")
+
+
+def test_a_closed_stderr_is_survived() -> None:
+    """A log that cannot be written is lost, and nothing else happens."""
+    stream = io.StringIO()
+    configure(stream=stream)
+    stream.close()
+    get_logger().error("unheard")
+    logging.getLogger("other").error("unheard")
+
+
+def test_stderr_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of the log goes to stdout, which belongs to commands' output."""
+    configure(stream=sys.stderr)
+    get_logger().info("here")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "here" in captured.err
