@@ -7,6 +7,8 @@ from collections import defaultdict
 
 import attrs
 
+from broker.observe.histogram import Histogram
+
 
 def _tally() -> defaultdict[str, int]:
     return defaultdict(int)
@@ -30,6 +32,7 @@ class Counters:
     publications_dropped: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason
     deliveries: int = 0
     delivery_bytes: int = 0
+    delivery_latency: Histogram = attrs.field(factory=Histogram)  # from the read off Redis to the last write
     direct_writes: int = 0
     queued_writes: int = 0
     slow_consumers: int = 0

@@ -1,0 +1,115 @@
+"""Event fan-out: one batch off the link in, one joined write per subscriber and channel out."""
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from broker.events.hub import Channel, Hub, WriteBudget
+from broker.observe.counters import Counters
+from broker.observe.log import get_logger
+from broker.observe.repeated import Repeated
+from protocol.codec import encode
+from protocol.errors import ProtocolError
+from protocol.events import ResyncRequired, check_event
+from protocol.frames import text_frame
+
+JOIN_BYTES = 262144
+"""Frames of one channel are joined up to this size; larger publications go by themselves."""
+
+SLICE = 32
+"""Subscribers written to between two looks at the clock."""
+
+
+class FanOut:
+    """Takes the event link's batches. A publication is checked and framed once; the same bytes go to everybody."""
+
+    def __init__(self, hub: Hub, counters: Counters, max_publication_bytes: int) -> None:
+        self._hub = hub
+        self._counters = counters
+        self.max_publication_bytes = max_publication_bytes
+        self._complaints = Repeated(get_logger("events"))
+
+    async def on_batch(self, batch: Sequence[Sequence[bytes]]) -> None:
+        """Deliver the messages of one read. The link awaits this before it reads again: that is the backpressure.
+
+        Args:
+            batch: RESP3 pushes, `[b"message", channel, payload]`; others are ignored.
+        """
+        began = time.perf_counter()
+        by_channel: dict[bytes, list[bytes]] = {}
+        for push in batch:
+            if push[0] == b"message":
+                payloads = by_channel.get(push[1])
+                if payloads is None:
+                    by_channel[push[1]] = [push[2]]
+                else:
+                    payloads.append(push[2])
+        budget = WriteBudget(time.perf_counter)
+        for name, payloads in by_channel.items():
+            channel = self._hub.channels.get(name)
+            if channel is None:
+                continue
+            frames = self._frames(channel.name, payloads)
+            if frames:
+                self._counters.publications += len(frames)
+                for data, count in joined(frames):
+                    await self._deliver(channel, data, count, budget)
+                self._counters.delivery_latency.observe(time.perf_counter() - began, len(frames))
+
+    async def announce_break(self, reason: str) -> None:
+        """Tell every subscriber of every channel that publications may have been missed."""
+        budget = WriteBudget(time.perf_counter)
+        for channel in list(self._hub.channels.values()):
+            await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, reason))), 1, budget)
+
+    def _frames(self, channel: str, payloads: list[bytes]) -> list[bytes]:
+        frames = []
+        for payload in payloads:
+            try:
+                if len(payload) > self.max_publication_bytes:
+                    raise ProtocolError("too_big", f"a publication of {len(payload)} bytes", channel)
+                frames.append(text_frame(check_event(payload, channel)))
+            except ProtocolError as error:
+                self._counters.publications_dropped[error.code] += 1
+                self._complaints.warning(
+                    f"{channel} {error.code}",
+                    "publication dropped",
+                    channel=channel,
+                    code=error.code,
+                    why=error.message,
+                )
+        return frames
+
+    async def _deliver(self, channel: Channel, data: bytes, count: int, budget: WriteBudget) -> None:
+        """Write to those who are subscribed now; who leaves during a pause gets nothing more."""
+        subscribers = channel.subscribers
+        delivered = 0
+        waiting = iter(list(subscribers.items()))
+        paused = False
+        while slice_ := list(islice(waiting, SLICE)):
+            for session_id, subscriber in slice_:
+                if paused and session_id not in subscribers:
+                    continue
+                if subscriber.send(data, count):
+                    delivered += count
+            budget.spend(len(slice_))
+            paused = await budget.pause_if_spent() or paused
+        self._counters.deliveries += delivered
+        self._counters.delivery_bytes += len(data) * delivered // count
+
+
+def joined(frames: list[bytes]) -> list[tuple[bytes, int]]:
+    """Join frames to chunks of at most `JOIN_BYTES`, keeping their order; returns (bytes, number of frames) pairs."""
+    if len(frames) == 1:
+        return [(frames[0], 1)]
+    chunks: list[tuple[bytes, int]] = []
+    part: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if part and size + len(frame) > JOIN_BYTES:
+            chunks.append((b"".join(part), len(part)))
+            part, size = [], 0
+        part.append(frame)
+        size += len(frame)
+    chunks.append((b"".join(part), len(part)))
+    return chunks

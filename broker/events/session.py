@@ -1,0 +1,130 @@
+"""One browser's session on the event socket: subscribe, events, heartbeat, and a clear answer to everything else."""
+
+import math
+
+import trio
+
+from broker.events.bucket import TokenBucket
+from broker.events.services import EventServices
+from broker.events.subscriptions import Subscriptions
+from broker.observe.connection import log_close, log_open
+from broker.store.keys import KeyRecord
+from broker.wire.doorbell import Doorbell
+from broker.wire.peer import Peer, PeerClosed
+from protocol.channels import Grant, grant_for
+from protocol.codec import decode_event_client, encode
+from protocol.codes import CloseCode
+from protocol.errors import ProtocolError
+from protocol.events import EventError, Ping, Pong, Subscribe, Unsubscribe
+from protocol.frames import text_frame
+
+PING = text_frame(encode(Ping()))
+
+RESUBSCRIPTION_SPARE = 50
+"""Messages beyond one whole resubscription that a client may send in one go."""
+
+MAX_PAUSE = 10.0
+"""A reader that had to pause for this long without a break, in seconds, ends with 4429."""
+
+MAX_BAD_MESSAGES = 100
+"""Messages in a row that cannot be read end with 4400."""
+
+
+async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices) -> None:
+    """Serve one event socket until it is over. The caller has authenticated it and closes the peer afterwards."""
+    session = EventSession(
+        peer, grant_for(key.channels, key.workflow_id, frozenset(services.config.events.namespaces)), services
+    )
+    log = services.log.bind(connection=peer.id, key_id=key.key_id, remote=peer.remote)
+    log_open(log, "events")
+    unwatch = services.keys.watch(key, session.on_key_change)
+    try:
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(peer.run_writer)
+            tasks.start_soon(session.beat)
+            tasks.start_soon(session.subscriptions.run)
+            await session.read()
+            tasks.cancel_scope.cancel()
+    finally:
+        unwatch()
+        session.subscriptions.release_all()
+        services.counters.closed[peer.close_code] += 1
+        log_close(log, "events", peer, messages=session.messages, subscriptions=session.subscriptions.most)
+
+
+class EventSession:
+    """The state of one session; each method that loops is the body of one of its tasks."""
+
+    def __init__(self, peer: Peer, grant: Grant, services: EventServices) -> None:
+        self._peer = peer
+        self._services = services
+        self._pong = Doorbell()
+        limits = services.config.limits
+        self._bucket = TokenBucket(
+            limits.max_subscriptions + RESUBSCRIPTION_SPARE, limits.messages_per_second, trio.current_time()
+        )
+        self._pausing_since = math.inf
+        self._bad_in_a_row = 0
+        self.messages = 0
+        self.subscriptions = Subscriptions(peer, grant, services)
+
+    async def read(self) -> None:
+        """Take the client's messages in order until the connection ends."""
+        while True:
+            try:
+                message = await self._peer.receive()
+            except PeerClosed:
+                return
+            self.messages += 1
+            self._services.counters.messages += 1
+            await self._hold_to_the_rate()
+            try:
+                command = decode_event_client(message)
+            except ProtocolError as error:
+                self._refuse(error)
+                continue
+            self._bad_in_a_row = 0
+            match command:
+                case Pong():
+                    self._pong.ring()
+                case Subscribe() | Unsubscribe():
+                    await self.subscriptions.put(command)
+
+    async def beat(self) -> None:
+        """Ping the client; one that leaves a ping unanswered is closed with 4408."""
+        events = self._services.config.events
+        while True:
+            await trio.sleep(events.ping_interval)
+            self._pong.forget()
+            self._peer.send(PING)
+            with trio.move_on_after(events.pong_timeout) as answered:
+                await self._pong.wait()
+            if answered.cancelled_caught:
+                self._services.counters.heartbeats_missed += 1
+                self._peer.close_soon(CloseCode.HEARTBEAT_MISSED, "no pong")
+                await trio.sleep_forever()
+
+    def on_key_change(self, record: KeyRecord | None) -> None:
+        """Close when the key is no longer good; a rotated key keeps its sessions."""
+        if record is None or record.status != "active":
+            self._peer.close_soon(CloseCode.KEY_REVOKED, "key revoked or expired")
+
+    async def _hold_to_the_rate(self) -> None:
+        """Pause the reader while the client is above its rate: the kernel then holds the client back."""
+        now = trio.current_time()
+        wait = self._bucket.take(now)
+        if not wait:
+            self._pausing_since = math.inf
+            return
+        self._pausing_since = min(self._pausing_since, now)
+        if now - self._pausing_since > MAX_PAUSE:
+            self._peer.close_soon(CloseCode.TOO_MANY_MESSAGES, "too many messages")
+        await trio.sleep(wait)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        self._services.counters.messages_refused[error.code] += 1
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= MAX_BAD_MESSAGES:
+            self._peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that cannot be read")
+        else:
+            self.subscriptions.put_error(EventError(error.code, error.message, error.channel))

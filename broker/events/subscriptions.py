@@ -1,0 +1,140 @@
+"""A session's subscriptions: its commands are carried out and answered in order, each after Redis has confirmed."""
+
+from collections import deque
+
+import redis.exceptions
+import trio
+
+from broker.events.catchup import CatchUp
+from broker.events.hub import Channel
+from broker.events.services import EventServices
+from broker.wire.doorbell import Doorbell
+from broker.wire.peer import Peer
+from protocol.channels import Grant, namespace_of
+from protocol.codec import encode
+from protocol.codes import CloseCode, ErrorCode
+from protocol.events import EventError, Subscribe, Subscribed, Unsubscribe, Unsubscribed
+from protocol.frames import text_frame
+
+Command = Subscribe | Unsubscribe | EventError
+
+WAITING_PER_SUBSCRIPTION = 2
+"""Commands that may wait (the link to Redis is down), for each subscription that a session may hold."""
+
+
+class Subscriptions:
+    """The channels of one session, and the queue of what it has asked for.
+
+    Attributes:
+        most: the largest number of channels held at one time, for the closing log line.
+    """
+
+    def __init__(self, peer: Peer, grant: Grant, services: EventServices) -> None:
+        self._peer = peer
+        self._grant = grant
+        self._services = services
+        self._commands: deque[Command] = deque()
+        self._bell = Doorbell()
+        self._room: trio.Event | None = None
+        self._held: dict[str, Channel] = {}
+        self.most = 0
+
+    async def put(self, command: Command) -> None:
+        """Queue a command; waits while too many wait already, which holds the client back."""
+        while len(self._commands) >= self._services.config.limits.max_subscriptions * WAITING_PER_SUBSCRIPTION:
+            self._room = trio.Event()
+            await self._room.wait()
+        self.put_error(command)
+
+    def put_error(self, command: Command) -> None:
+        """Queue an answer in its place among the others."""
+        self._commands.append(command)
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Carry out the commands for ever; the body of the session's subscription task."""
+        while True:
+            await self._bell.wait()
+            while self._commands:
+                await self._carry_out(self._commands.popleft())
+                if self._room is not None:
+                    self._room.set()
+                    self._room = None
+
+    def release_all(self) -> None:
+        """Give all channels up; the session is over."""
+        for channel in self._held.values():
+            self._services.hub.release(channel, self._peer.id)
+        self._services.counters.subscriptions -= len(self._held)
+        self._held.clear()
+
+    async def _carry_out(self, command: Command) -> None:
+        match command:
+            case Subscribe():
+                refusal = self._refusal(command.channel)
+                if refusal is not None:
+                    self._say(refusal)
+                else:
+                    await self._subscribe(command)
+            case Unsubscribe(channel=name):
+                channel = self._held.pop(name, None)
+                if channel is not None:
+                    self._services.hub.release(channel, self._peer.id)
+                    self._services.counters.subscriptions -= 1
+                self._say(Unsubscribed(name))
+            case EventError():
+                self._say(command)
+
+    def _refusal(self, name: str) -> EventError | None:
+        if not self._grant.allows(name):
+            return EventError(ErrorCode.FORBIDDEN_CHANNEL, "this key may not see this channel", name)
+        most = self._services.config.limits.max_subscriptions
+        if name not in self._held and len(self._held) >= most:
+            return EventError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {most} channels for one connection", name)
+        return None
+
+    async def _subscribe(self, command: Subscribe) -> None:
+        name = command.channel
+        if name in self._held and command.since is None:
+            self._say(Subscribed(name))
+            return
+        channel = self._held.get(name)
+        if channel is None:
+            channel = self._held[name] = self._services.hub.hold(name)
+            self._services.counters.subscriptions += 1
+            self.most = max(self.most, len(self._held))
+            try:
+                await channel.confirmation.wait()
+            except redis.exceptions.RedisError as error:
+                del self._held[name]
+                self._services.hub.release(channel, self._peer.id)
+                self._services.counters.subscriptions -= 1
+                self._services.log.error("Redis refused a subscription", channel=name, why=str(error))
+                self._say(EventError(ErrorCode.UNAVAILABLE, "this channel cannot be subscribed to now", name))
+                return
+        if command.since is not None and namespace_of(name) in self._services.config.events.history:
+            await self._recover(channel, command.since)
+        else:
+            channel.subscribers[self._peer.id] = self._peer.outbox
+            self._say(Subscribed(name, None if command.since is None else False))
+
+    async def _recover(self, channel: Channel, since: str) -> None:
+        """Send what was missed after `since`, then go live, without a gap or a double at the seam."""
+        catch_up = CatchUp(self._peer.outbox.limit)
+        channel.subscribers[self._peer.id] = catch_up
+        try:
+            recovered, missed = await self._services.history(channel.name, since)
+        except redis.exceptions.RedisError:
+            recovered, missed = False, []
+        self._say(Subscribed(channel.name, recovered))
+        for _offset, payload in missed:
+            self._peer.send(text_frame(payload))
+        last = missed[-1][0] if missed else since
+        for frame in catch_up.after(last if recovered else ""):
+            self._peer.send(frame)
+        channel.subscribers[self._peer.id] = self._peer.outbox
+        if catch_up.overflowed:
+            self._peer.close_soon(CloseCode.OVERLOADED, "too much came during the recovery")
+
+    def _say(self, message: Subscribed | Unsubscribed | EventError) -> None:
+        self._peer.send(text_frame(encode(message)))

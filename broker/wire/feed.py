@@ -1,0 +1,77 @@
+"""The stream that the WebSocket library sees: bytes from the wire in, everything out through the outbox."""
+
+from collections.abc import Callable
+
+import trio
+
+from broker.wire.outbox import Outbox
+from broker.wire.plain import PlainWire, WireBroken
+from protocol.errors import ProtocolError
+from protocol.frames import FrameScanner
+
+_MADE_UP_REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+class Feed(trio.abc.Stream):
+    """Between a wire and trio-websocket, which is given a made-up upgrade request first and whose 101 is swallowed.
+
+    The door has checked and answered the real upgrade: nothing that a stranger wrote in a request head reaches the
+    library, and a connection that another process began is taken up in the very same way.
+
+    Attributes:
+        ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
+        eof: the peer has ended the stream, or the connection broke.
+    """
+
+    __slots__ = ("_on_violation", "_outbox", "_stage", "ended", "eof", "scanner", "wire")
+
+    def __init__(
+        self, wire: PlainWire, outbox: Outbox, scanner: FrameScanner, on_violation: Callable[[ProtocolError], None]
+    ) -> None:
+        self.wire = wire
+        self.scanner = scanner
+        self.ended = self.eof = False
+        self._outbox = outbox
+        self._on_violation = on_violation
+        self._stage = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the made-up request, then what the peer sends, for as long as it keeps to the limits."""
+        if self._stage == 0:
+            self._stage = 1
+            await trio.lowlevel.checkpoint()
+            return _MADE_UP_REQUEST
+        try:
+            data = await self.wire.receive_some(max_bytes or 4096)
+        except WireBroken as error:
+            self.eof = True
+            raise trio.BrokenResourceError(str(error)) from None
+        if not data:
+            self.eof = True
+            return b""
+        try:
+            self.scanner.feed(data)
+        except ProtocolError as error:
+            self._on_violation(error)
+            return b""
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Pass the library's frames through the gate; its answer to the made-up request goes nowhere."""
+        if self._stage == 1:
+            self._stage = 2
+        elif data:
+            self._outbox.send_library(bytes(data))
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: the outbox never blocks."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Note that the library is done; the peer's owner flushes and closes the wire."""
+        self.ended = True
+        await trio.lowlevel.checkpoint()

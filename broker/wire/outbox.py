@@ -1,0 +1,277 @@
+"""The one gate for all that is written to a connection.
+
+A frame is written at once, from whatever code delivers it, while nothing waits; what the kernel does not take is queued
+and drained by the connection's writer task. Nothing here blocks or raises into a fan-out.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from broker.wire.doorbell import Doorbell
+from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.tls import TlsWire
+from protocol.codes import CloseCode
+from protocol.frames import close_frame
+
+DRAIN_BYTES = 262144
+"""How many queued bytes are joined for one write at the most."""
+
+_CLOSE_OPCODE = 0x88
+
+
+class Outbox:
+    """Frames on their way to one peer.
+
+    States: *open*; *sealed* once a close frame has passed, whoever made it (nothing follows it); *dead* once the
+    socket refused (everything is dropped). "Pending" is all that the kernel has not taken, the rest of a short write
+    included.
+
+    Attributes:
+        limit: pending bytes above which a further frame overflows; a frame is always taken when nothing is pending.
+        pending: bytes that wait, in all.
+        peak: the most that has ever waited, in bytes.
+        frames, bytes: what was handed in and admitted, for the closing log line.
+        sealed, dead: the states above.
+        too_slow: the gate was sealed by an overflow, with 1013.
+        on_overflow: what to do instead of closing with 1013 when a frame does not fit: it is dropped and this is called.
+        on_drained: called when nothing is pending any more after an overflow.
+        on_sealed: called once when the gate is sealed or dead, so that the owner can start its deadline.
+    """
+
+    __slots__ = (
+        "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_wire",
+        "bytes", "dead", "frames", "limit", "on_drained", "on_overflow", "on_sealed", "peak", "pending", "sealed",
+        "too_slow",
+    )  # fmt: skip
+
+    def __init__(self, wire: PlainWire, limit: int) -> None:
+        self._wire = wire
+        self._send = (
+            wire.raw.send
+        )  # a bound method of the socket object: once that is closed it raises, never writes to a reused fd
+        self._encrypt = wire.encrypt if wire.encrypted else None
+        if isinstance(wire, TlsWire):
+            wire.on_output = self.push_records
+        self._begun: bytes = b""
+        self._queue: deque[bytes] = deque()
+        self._bell = Doorbell()
+        self._drained: trio.Event | None = None
+        self._direct = True
+        self._overflowed = False
+        self.limit = limit
+        self.pending = self.peak = self.frames = self.bytes = 0
+        self.sealed = self.dead = self.too_slow = False
+        self.on_overflow: Callable[[], None] | None = None
+        self.on_drained: Callable[[], None] | None = None
+        self.on_sealed: Callable[[], None] | None = None
+
+    def send(self, data: bytes, frames: int = 1) -> bool:
+        """Deliver one complete frame, or several joined; returns whether it was taken.
+
+        Args:
+            data: the bytes as they go on the wire (RFC 6455 section 5.2), before TLS.
+            frames: how many frames `data` holds.
+        """
+        if self._direct:
+            try:
+                out = data if self._encrypt is None else self._encrypt(data)
+            except OSError:
+                self.die()
+                return False
+            try:
+                taken = self._send(out)
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                self.die()
+                return False
+            self.frames += frames
+            self.bytes += len(data)
+            if taken != len(out):
+                self._keep(data, out, taken)
+            return True
+        return self._enqueue(data, frames)
+
+    def send_library(self, data: bytes) -> None:
+        """Deliver what the WebSocket library wants to write: a pong, or its answer to a close, which seals the gate."""
+        if self.sealed or self.dead:
+            return
+        if data[0] == _CLOSE_OPCODE:
+            self._pass_close(data)
+        else:
+            self.send(data)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Queue a close frame behind what is pending and seal the gate; once sealed or dead, nothing happens."""
+        if not (self.sealed or self.dead):
+            self._pass_close(close_frame(code, reason))
+
+    def push_records(self, records: bytes) -> None:
+        """Write TLS records that are made already, behind those that are."""
+        if self.dead:
+            return
+        if self._direct or not self.pending:
+            try:
+                taken = self._send(records)
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                self.die()
+                return
+            if taken == len(records):
+                return
+            records = records[taken:]
+        self._begun += records
+        self._count(len(records))
+
+    def die(self) -> None:
+        """Mark the connection dead: drop what waits and wake the tasks that care."""
+        if self.dead:
+            return
+        self.dead = True
+        self._direct = False
+        self._queue.clear()
+        self._begun = b""
+        self.pending = 0
+        self._bell.ring()
+        self._signal_drained()
+        if self.on_sealed is not None:
+            self.on_sealed()
+
+    async def drained(self) -> None:
+        """Wait until nothing is pending, or the connection is dead; somebody else must be draining."""
+        if self.pending and not self.dead:
+            if self._drained is None:
+                self._drained = trio.Event()
+            await self._drained.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def run_writer(self) -> None:
+        """Drain the queue whenever something waits; the body of a session's writer task. Returns when dead."""
+        while not self.dead:
+            await self._bell.wait()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Write what is pending, waiting for the socket where it is full; returns when done or dead."""
+        while self.pending and not self.dead:
+            if not self.write_some():
+                try:
+                    await self._wire.wait_writable()
+                except WireBroken:
+                    self.die()
+                    return
+            await trio.lowlevel.checkpoint()
+
+    def write_some(self) -> bool:
+        """Write one chunk of what is pending; returns whether the socket took anything."""
+        out = self._begun
+        if not out:
+            chunk = self._next_chunk()
+            try:
+                out = chunk if self._encrypt is None else self._encrypt(chunk)
+            except OSError:
+                self.die()
+                return False
+            self.pending += len(out) - len(chunk)
+        try:
+            taken = self._send(out)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self.die()
+            return False
+        self._begun = out[taken:]
+        self.pending -= taken
+        if not self.pending:
+            self._empty()
+        return taken > 0
+
+    def take_pending(self) -> tuple[bytes, list[bytes]]:
+        """Return and forget (the rest of a begun write, the frames behind it), for a socket that is handed over."""
+        begun, frames = self._begun, list(self._queue)
+        self._begun, self.pending = b"", 0
+        self._queue.clear()
+        return begun, frames
+
+    def restore_pending(self, begun: bytes, frames: list[bytes]) -> None:
+        """Take over what `take_pending` gave another process."""
+        self._begun = begun
+        self._queue.extend(frames)
+        self._count(len(begun) + sum(map(len, frames)))
+
+    def _next_chunk(self) -> bytes:
+        queue = self._queue
+        if len(queue) == 1:
+            return queue.popleft()
+        parts = [queue.popleft()]
+        size = len(parts[0])
+        while queue and size + len(queue[0]) <= DRAIN_BYTES:
+            parts.append(queue.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def _keep(self, data: bytes, out: bytes, taken: int) -> None:
+        if taken or self._encrypt is not None:  # records are made: they must go, in order
+            self._begun = out[taken:]
+            self._count(len(self._begun))
+        else:
+            self._queue.append(data)
+            self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        self._direct = False
+        self.pending += size
+        if self.pending > self.peak:
+            self.peak = self.pending
+        self._bell.ring()
+
+    def _enqueue(self, data: bytes, frames: int) -> bool:
+        if self.sealed or self.dead:
+            return False
+        if self.pending + len(data) > self.limit:
+            self._overflow()
+            return False
+        self.frames += frames
+        self.bytes += len(data)
+        self._queue.append(data)
+        self._count(len(data))
+        return True
+
+    def _overflow(self) -> None:
+        if self.on_overflow is not None:
+            if not self._overflowed:
+                self._overflowed = True
+                self.on_overflow()
+            return
+        self._queue.clear()
+        self.pending = len(self._begun)
+        self.too_slow = True
+        self._pass_close(close_frame(CloseCode.OVERLOADED, "too slow"))
+
+    def _pass_close(self, frame: bytes) -> None:
+        if self._direct:
+            self.send(frame)
+        else:
+            self._queue.append(frame)
+            self._count(len(frame))
+        self._direct = False
+        self.sealed = True
+        if not self.dead and self.on_sealed is not None:
+            self.on_sealed()
+
+    def _empty(self) -> None:
+        self._direct = not (self.sealed or self.dead)
+        self._signal_drained()
+        if self._overflowed:
+            self._overflowed = False
+            if self.on_drained is not None:
+                self.on_drained()
+
+    def _signal_drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
