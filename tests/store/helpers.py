@@ -1,0 +1,39 @@
+"""Short forms that the store's tests share."""
+
+from typing import Any, TypeVar
+
+from broker.store.applied import Applied
+from broker.store.apply import Claimant, apply, claim
+from broker.store.drive import run_sync
+from broker.store.layout import Layout
+from broker.store.request import Operation
+from protocol.codec import decode_control_input
+from protocol.control import StateChangeInput
+from protocol.states import State
+from tests.conftest import Valkey
+
+T = TypeVar("T")
+LAYOUT = Layout()
+ORG = "acme"
+
+
+def done(valkey: Valkey, operation: Operation[T]) -> T:
+    """Run an operation on the server."""
+    return run_sync(valkey.client, operation)
+
+
+def change(valkey: Valkey, state: State, *, workflow: str = "wf", force: bool = False, **fields: Any) -> Applied:
+    """Change a workflow's state as the operator "ops"."""
+    message = StateChangeInput(workflow_id=workflow, state=state, **fields)
+    return done(valkey, apply(LAYOUT, ORG, message, actor="ops", force=force))
+
+
+def with_key(valkey: Valkey) -> None:
+    """Give the organization a key, so that plain publications to it count."""
+    valkey.client.sadd(LAYOUT.org_keys(ORG), "0" * 64)
+
+
+def heard_by(valkey: Valkey, payload: bytes, broker: str, since_ms: int = 0, serial: int | None = None) -> Applied:
+    """Hand in a plain publication as a broker that has listened since ``since_ms``."""
+    message = decode_control_input(payload)
+    return done(valkey, claim(LAYOUT, ORG, message, payload, Claimant(broker, 1, since_ms), serial=serial))
