@@ -7,7 +7,7 @@ import trio
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.errors import ProtocolError
-from protocol.frames import FrameScanner
+from protocol.scanner import FrameScanner
 
 _MADE_UP_REQUEST = (
     b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -26,7 +26,7 @@ class Feed(trio.abc.Stream):
         eof: the peer has ended the stream, or the connection broke.
     """
 
-    __slots__ = ("_on_violation", "_outbox", "_stage", "ended", "eof", "scanner", "wire")
+    __slots__ = ("_on_violation", "_outbox", "_stage", "_violation", "ended", "eof", "scanner", "wire")
 
     def __init__(
         self, wire: PlainWire, outbox: Outbox, scanner: FrameScanner, on_violation: Callable[[ProtocolError], None]
@@ -37,6 +37,7 @@ class Feed(trio.abc.Stream):
         self._outbox = outbox
         self._on_violation = on_violation
         self._stage = 0
+        self._violation: ProtocolError | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the made-up request, then what the peer sends, for as long as it keeps to the limits."""
@@ -44,6 +45,9 @@ class Feed(trio.abc.Stream):
             self._stage = 1
             await trio.lowlevel.checkpoint()
             return _MADE_UP_REQUEST
+        if self._violation is not None:
+            await trio.lowlevel.checkpoint()
+            return self._judge(self._violation)
         try:
             data = await self.wire.receive_some(max_bytes or 4096)
         except WireBroken as error:
@@ -55,9 +59,15 @@ class Feed(trio.abc.Stream):
         try:
             self.scanner.feed(data)
         except ProtocolError as error:
-            self._on_violation(error)
-            return b""
+            # What came before the offence is still dealt with; the verdict follows at the next read.
+            self._violation = error
+            data = data[: self.scanner.accepted]
+            return data or self._judge(error)
         return data
+
+    def _judge(self, violation: ProtocolError) -> bytes:
+        self._on_violation(violation)
+        return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Pass the library's frames through the gate; its answer to the made-up request goes nowhere."""

@@ -35,7 +35,7 @@ class Outbox:
         frames, bytes: what was handed in and admitted, for the closing log line.
         sealed, dead: the states above.
         too_slow: the gate was sealed by an overflow, with 1013.
-        on_overflow: what to do instead of closing with 1013 when a frame does not fit: it is dropped and this is called.
+        on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
         on_drained: called when nothing is pending any more after an overflow.
         on_sealed: called once when the gate is sealed or dead, so that the owner can start its deadline.
     """
@@ -48,9 +48,9 @@ class Outbox:
 
     def __init__(self, wire: PlainWire, limit: int) -> None:
         self._wire = wire
-        self._send = (
-            wire.raw.send
-        )  # a bound method of the socket object: once that is closed it raises, never writes to a reused fd
+        # A method of the socket object, not a descriptor number: once that is closed it raises, and can never write to
+        # whatever connection has been given the same number since.
+        self._send = wire.raw.send
         self._encrypt = wire.encrypt if wire.encrypted else None
         if isinstance(wire, TlsWire):
             wire.on_output = self.push_records

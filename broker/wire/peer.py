@@ -15,7 +15,7 @@ from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.codes import CloseCode, ErrorCode
 from protocol.errors import ProtocolError
-from protocol.frames import FrameScanner
+from protocol.scanner import FrameScanner
 
 ABNORMAL = 1006
 _PROTOCOL_ERRORS = frozenset({1002, 1007})
@@ -160,7 +160,7 @@ class Peer:
         await self.outbox.drained()
 
     async def run_writer(self) -> None:
-        """The body of the session's writer task: drains the outbox whenever the direct path could not."""
+        """Drain the outbox whenever the direct path could not; the body of the session's writer task."""
         await self.outbox.run_writer()
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -171,7 +171,7 @@ class Peer:
         self._websocket = await request.accept()
 
     async def finish(self) -> None:
-        """End the connection in order: flush, answer a protocol error, say goodbye. When cancelled: at once, with a reset."""
+        """End the connection in order: flush, answer a protocol error, say goodbye. When cancelled: at once."""
         outbox = self.outbox
         if not self.closing and not self._feed.eof:
             if self.close_code in _PROTOCOL_ERRORS:  # the library has met one and told us the code, not the peer
@@ -203,7 +203,7 @@ class Peer:
             await self._await_end()
 
     async def _await_end(self) -> None:
-        """Read what still comes, so that the last frames are not lost to a reset; bounded in bytes and by the caller in time."""
+        """Read what still comes, so that the last frames are not lost to a reset; the caller bounds the time."""
         seen = 0
         while seen < _LINGER_BYTES and not self._feed.eof:
             data = await self.wire.receive_raw(65536)
@@ -224,7 +224,7 @@ class Peer:
             self.closed_by, self.close_code, self.close_reason = who, code, reason
 
     def _on_violation(self, error: ProtocolError) -> None:
-        code = CloseCode.TOO_BIG if error.code == ErrorCode.TOO_BIG else CloseCode.POLICY
+        code = CloseCode.PROTOCOL_ERROR if error.code == ErrorCode.INVALID_FRAME else CloseCode.TOO_BIG
         self.close_soon(code, error.message)
 
 

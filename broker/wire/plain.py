@@ -1,5 +1,6 @@
 """A plain TCP or unix connection: a raw non-blocking socket whose reads are awaited."""
 
+import contextlib
 import socket
 import struct
 
@@ -132,10 +133,8 @@ class PlainWire:
     def reset(self) -> None:
         """Close at once with a TCP reset: unsent bytes are thrown away (SO_LINGER 0)."""
         if self.raw.fileno() != -1:
-            try:
+            with contextlib.suppress(OSError):
                 self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass
             self.close()
 
     async def aclose(self) -> None:

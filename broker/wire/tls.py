@@ -1,5 +1,6 @@
 """TLS over a plain wire, with a write path that is one synchronous step (RFC 8446 by way of OpenSSL)."""
 
+import contextlib
 import ssl
 from collections.abc import Callable
 
@@ -93,10 +94,8 @@ class TlsWire(PlainWire):
 
     def farewell(self) -> bytes:
         """Return the close_notify alert; nothing can be encrypted after it."""
-        try:
+        with contextlib.suppress(ssl.SSLError, ValueError):
             self._object.unwrap()
-        except (ssl.SSLError, ValueError):
-            pass
         return self._outgoing.read()
 
     async def _fill(self) -> None:
