@@ -18,6 +18,9 @@ OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
 _PING = pack("PING")
 
+STOPPED = "the link was stopped"
+"""Why a connection ends when we end it."""
+
 
 class Connection:
     """From a finished login to the first error, whichever task meets it; it is never used again after that.
@@ -98,7 +101,7 @@ class Connection:
                 await self._read()
                 connection.cancel_scope.cancel()
         finally:
-            self.fail("the link was stopped")
+            self.fail(STOPPED)
 
     async def _read(self) -> None:
         receive = self._stream.receive_some

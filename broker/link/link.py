@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from broker.link.address import Address
 from broker.link.command import Arg, pack
-from broker.link.connection import Connection, OnPush
+from broker.link.connection import STOPPED, Connection, OnPush
 from broker.link.dial import Dialled, dial
 from broker.link.errors import AuthenticationFailed, LinkDown, StartupError
 from broker.link.slots import CallSlot
@@ -202,7 +202,8 @@ class Link:
         self._state = LinkState(up=False, since=time.time(), error=str(error))
         self._up = trio.Event()
         self._waiting_for_room.unpark_all()
-        self._log.warning("link down", reason=str(error))
+        if str(error) != STOPPED:
+            self._log.warning("link down", reason=str(error))
         self._lost()
         if self._on_down is not None:
             self._on_down(error)
