@@ -28,7 +28,6 @@ class ErrorCode(StrEnum):
     NOT_SUBSCRIBED = "not_subscribed"
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     TOO_BIG = "too_big"
-    TOO_MANY_FRAGMENTS = "too_many_fragments"
     BINARY_MESSAGE = "binary_message"
     INVALID_FRAME = "invalid_frame"
     RATE_LIMITED = "rate_limited"

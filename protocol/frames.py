@@ -1,7 +1,14 @@
-"""Frames of the server (RFC 6455 section 5.2): never masked, never fragmented, so the same bytes serve every client."""
+"""Frames that the server sends (RFC 6455 section 5.2), beside the scanner of those that it receives.
+
+A server's frames are not masked, and ours are not fragmented: the same bytes serve every client.
+"""
 
 from struct import Struct
 from typing import Final
+
+from protocol.scanner import FrameScanner
+
+__all__ = ["MAX_CONTROL_PAYLOAD", "FrameScanner", "close_frame", "ping_frame", "pong_frame", "text_frame"]
 
 MAX_CONTROL_PAYLOAD: Final = 125
 
