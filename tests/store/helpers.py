@@ -6,7 +6,7 @@ from broker.store.applied import Applied
 from broker.store.apply import Claimant, apply, claim
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
-from broker.store.request import Operation
+from broker.store.request import Command, Operation
 from protocol.codec import decode_control_input
 from protocol.control import StateChangeInput
 from protocol.states import State
@@ -37,3 +37,12 @@ def heard_by(valkey: Valkey, payload: bytes, broker: str, since_ms: int = 0, ser
     """Hand in a plain publication as a broker that has listened since ``since_ms``."""
     message = decode_control_input(payload)
     return done(valkey, claim(LAYOUT, ORG, message, payload, Claimant(broker, 1, since_ms), serial=serial))
+
+
+def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> None:
+    """Run an operation's first requests and then no more, as if its program had died."""
+    request = next(operation)
+    for _ in range(steps):
+        words = request.args if isinstance(request, Command) else request.eval()
+        request = operation.send(valkey.client.execute_command(*words))  # type: ignore[no-untyped-call]
+    operation.close()

@@ -1,0 +1,114 @@
+"""One API key as it is stored. The key itself is stored nowhere, only its SHA-256."""
+
+import hashlib
+from enum import StrEnum
+from typing import Final, Literal, cast
+
+import attrs
+import orjson
+
+from broker.store.replies import fields
+from broker.store.sealer import Sealer
+
+SignatureRule = Literal["required", "optional"]
+
+
+class KeyStatus(StrEnum):
+    """Whether a key opens anything; expiry is a matter of time, not of status."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@attrs.frozen
+class KeyRecord:
+    """An API key: whom it is for, what it may see, and the secrets that sign for it.
+
+    ``hash`` is the SHA-256 hex of the API key. ``version`` rises with every rotation and with the revocation. Times are
+    unix seconds. ``previous_secret`` verifies until ``previous_until``. ``channels`` are globs. ``signature`` overrides
+    the broker's setting for handshakes, None leaves it. ``workflow_id`` None: the key is for the whole organization.
+    """
+
+    hash: str
+    key_id: str
+    organization_id: str
+    workflow_id: str | None = None
+    secret_key: str | None = attrs.field(default=None, repr=False)
+    previous_secret: str | None = attrs.field(default=None, repr=False)
+    previous_until: int = 0
+    channels: tuple[str, ...] = ()
+    status: KeyStatus = KeyStatus.ACTIVE
+    expires_at: int | None = None
+    version: int = 1
+    name: str = ""
+    signature: SignatureRule | None = None
+    created_at: int = 0
+
+    def refusal(self, now: float) -> Literal["revoked", "expired"] | None:
+        """Why the key opens nothing at ``now`` (unix seconds); None if it does."""
+        if self.status is not KeyStatus.ACTIVE:
+            return "revoked"
+        if self.expires_at is not None and now >= self.expires_at:
+            return "expired"
+        return None
+
+    def verifying_secrets(self, now: float) -> tuple[str, ...]:
+        """The secrets that may sign a request at ``now``: the current one, inside the overlap the previous one too."""
+        previous = self.previous_secret if now < self.previous_until else None
+        return tuple(secret for secret in (self.secret_key, previous) if secret)
+
+
+SIGNATURE_RULES: Final[dict[str, SignatureRule]] = {"required": "required", "optional": "optional"}
+
+
+def hash_of(api_key: str) -> str:
+    """The SHA-256 hex by which an API key is looked up."""
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def encode_key(record: KeyRecord, sealer: Sealer) -> tuple[str, ...]:
+    """The record as fields and values of a Redis hash; what is None or empty is left out."""
+    values = {
+        "key_id": record.key_id,
+        "organization_id": record.organization_id,
+        "workflow_id": record.workflow_id,
+        "secret_key": sealer.seal(record.secret_key) if record.secret_key else None,
+        "previous_secret": sealer.seal(record.previous_secret) if record.previous_secret else None,
+        "previous_until": str(record.previous_until),
+        "channels": orjson.dumps(record.channels).decode(),
+        "status": record.status.value,
+        "expires_at": str(record.expires_at) if record.expires_at is not None else None,
+        "version": str(record.version),
+        "name": record.name,
+        "signature": record.signature,
+        "created_at": str(record.created_at),
+    }
+    return tuple(word for name, value in values.items() if value for word in (name, value))
+
+
+def decode_key(key_hash: str, reply: object, sealer: Sealer) -> KeyRecord | None:
+    """The record that a hash holds; None for an empty one.
+
+    Raises ValueError for a hash that is no key, and when ``sealer`` cannot read its secrets.
+    """
+    found = fields(reply)
+    if "key_id" not in found:
+        return None
+    sealed, previous = found.get("secret_key"), found.get("previous_secret")
+    expires = found.get("expires_at")
+    return KeyRecord(
+        hash=key_hash,
+        key_id=found["key_id"],
+        organization_id=found["organization_id"],
+        workflow_id=found.get("workflow_id") or None,
+        secret_key=sealer.unseal(sealed) if sealed else None,
+        previous_secret=sealer.unseal(previous) if previous else None,
+        previous_until=int(found.get("previous_until") or 0),
+        channels=tuple(cast("list[str]", orjson.loads(found.get("channels") or "[]"))),
+        status=KeyStatus(found["status"]),
+        expires_at=int(expires) if expires else None,
+        version=int(found.get("version") or 1),
+        name=found.get("name", ""),
+        signature=SIGNATURE_RULES.get(found.get("signature", "")),
+        created_at=int(found.get("created_at") or 0),
+    )
