@@ -1,0 +1,99 @@
+"""One accepted connection, from its first byte to its end: TLS, requests and answers, and perhaps a WebSocket."""
+
+import socket
+
+import trio
+
+from broker.door.address import ClientAddress
+from broker.door.answer import Refused
+from broker.door.conversation import ConnectionOver, Conversation
+from broker.door.gate import Entry
+from broker.door.respond import respond
+from broker.door.routes import find_route
+from broker.door.sockets import Admitted, TurnedAway, admit_socket, serve_socket
+from broker.door.state import DoorState
+from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.tls import TlsWire
+
+__all__ = ["serve_connection"]
+
+
+async def serve_connection(raw: socket.socket, entry: Entry, state: DoorState) -> None:
+    """Serve one connection until it is over; nothing that it does or meets gets any further than this.
+
+    Args:
+        raw: accepted; closed at the end.
+        entry: its stay inside the gate, left when it becomes a session or ends.
+        state: what the connections share.
+    """
+    wire: PlainWire | None = None
+    try:
+        deadline = trio.current_time() + state.bounds.handshake_timeout
+        wire = await _secured(PlainWire(raw), state, deadline)
+        address = ClientAddress.of(wire.remote)
+        admitted = await _converse(wire, address, state, deadline)
+        if admitted is not None:
+            await serve_socket(admitted, wire, address, entry, state)
+    except Exception as error:
+        if not _went_away(error):
+            state.services.counters.crashed += 1
+            state.services.log.exception("a connection ended with an error of ours", remote=wire and wire.remote)
+    finally:
+        entry.leave()
+        if wire is not None:
+            wire.close()
+        raw.close()
+
+
+async def _secured(wire: PlainWire, state: DoorState, deadline: float) -> PlainWire:
+    """Return the wire to speak on: TLS when a certificate is set."""
+    if state.tls is None:
+        return wire
+    secured = TlsWire(wire, state.tls)
+    try:
+        with trio.move_on_at(deadline):
+            await secured.handshake()
+            return secured
+    except WireBroken as error:
+        state.services.counters.refused["tls"] += 1
+        state.say.info("tls", "TLS handshake failed", remote=wire.remote, error=str(error))
+        raise
+    raise ConnectionOver("no TLS handshake in time")
+
+
+async def _converse(
+    wire: PlainWire, address: ClientAddress, state: DoorState, deadline: float
+) -> Admitted | TurnedAway | None:
+    """Answer requests until the connection ends, or until one is to become a WebSocket, which is returned.
+
+    What HTTP needed is given back to memory here, before a session of hours begins.
+    """
+    conversation = Conversation(wire, state.bounds)
+    state.conversations.add(conversation)
+    try:
+        while True:
+            try:
+                request = await conversation.next_request(deadline)
+                match = find_route(request)
+                if match.is_socket:
+                    admitted = await admit_socket(request, match, address, state)
+                    conversation.hand_over()
+                    return admitted
+                answer = await respond(request, match, conversation, state)
+            except Refused as refused:
+                answer = refused.answer
+                state.services.counters.refused[answer.code] += 1
+                state.services.log.debug("request refused", status=answer.status, code=answer.code, remote=address.text)
+            if not await conversation.answer(answer, keep=state.keeps_alive):
+                break
+    finally:
+        state.conversations.discard(conversation)
+    await conversation.linger()
+    return None
+
+
+def _went_away(error: Exception) -> bool:
+    """Whether an error only says that the client is gone."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_went_away, error.exceptions))
+    return isinstance(error, (WireBroken, ConnectionOver))

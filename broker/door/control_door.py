@@ -1,0 +1,132 @@
+"""The way in for agents: who may open a control socket, checked before the 101.
+
+The client in the field never comes back after a refusal. So an upgrade waits a while for a store that is away and for
+a limit that is reached, and is refused only when that did not help.
+"""
+
+import socket
+from typing import Any
+
+import trio
+
+from broker.door.answer import Refused, refusal
+from broker.door.credentials import presented_key
+from broker.door.request import Request
+from broker.door.services import DoorServices
+from broker.door.slots import Full, Slot, Slots
+from broker.keys.admission import Admission, Refusal, admit
+from broker.keys.errors import KeysUnavailable
+from broker.observe import Repeated
+from broker.store.key_record import KeyRecord
+from protocol.codes import ErrorCode
+from protocol.errors import ProtocolError
+from protocol.ids import check_id
+
+__all__ = ["admit_control", "identify", "watch_transmission"]
+
+RETRY_PAUSE = 0.25
+"""Seconds between two look-ups of a key while the store is away."""
+
+UNACKNOWLEDGED = 30_000
+"""TCP_USER_TIMEOUT in milliseconds: how long sent bytes may stay unacknowledged before the kernel gives up."""
+
+
+async def identify(
+    request: Request,
+    services: DoorServices,
+    say: Repeated,
+    body: bytes = b"",
+    *,
+    named: str | None = None,
+    upgrade: bool = False,
+) -> tuple[str, Admission]:
+    """Return the API key of a request and what it admits to.
+
+    Args:
+        request: with X-API-Key or Authorization, and X-Signature with X-Signature-Timestamp.
+        services: the key cache, the setting and the clock.
+        say: where refusals are logged, each key's at most once in a while.
+        body: what the signature covers.
+        named: the key that the body names; the headers need not name one then, but may not name another.
+        upgrade: True for the upgrade of a control socket, for which a signature may be required.
+
+    Raises:
+        Refused: 401; 400 for malformed headers.
+        KeysUnavailable: the store cannot be asked now.
+    """
+    api_key = presented_key(request, named)
+    record = await services.keys.lookup(api_key)
+    control = services.config.control
+    verdict = admit(
+        record,
+        api_key=api_key,
+        now=services.clock(),
+        signature=request.header(b"x-signature"),
+        timestamp=request.header(b"x-signature-timestamp"),
+        max_age=control.signature_max_age,
+        setting=control.handshake_signature if upgrade else "optional",
+        body=body,
+    )
+    if isinstance(verdict, Refusal):
+        _log_refusal(say, request, record, verdict)
+        raise refusal(verdict.status, verdict.code, verdict.message)
+    return api_key, verdict
+
+
+async def admit_control(
+    request: Request, org_id: str, services: DoorServices, slots: Slots, say: Repeated
+) -> tuple[str, KeyRecord, Slot]:
+    """Decide about a control upgrade; returns the API key, its record, and the place to be given back.
+
+    Raises:
+        Refused: 401, 403, 404, 429, or 503.
+    """
+    try:
+        check_id(org_id, "org_id")
+    except ProtocolError as error:
+        raise refusal(404, ErrorCode.NOT_FOUND, error.message) from None
+    deadline = trio.current_time() + services.config.control.upgrade_hold
+    api_key, admission = await _identify_patiently(request, services, say, deadline)
+    record = admission.record
+    if record.organization_id != org_id:
+        say.warning(f"org:{record.key_id}", "refused: the key belongs to another organization", key_id=record.key_id)
+        raise refusal(403, ErrorCode.WRONG_ORGANIZATION, "this API key belongs to another organization")
+    try:
+        slot = await slots.take_within(record.key_id, deadline - trio.current_time())
+    except Full as full:
+        raise full.refused() from None
+    return api_key, record, slot
+
+
+def watch_transmission(raw: socket.socket) -> None:
+    """Have the kernel end a connection whose peer acknowledges nothing: a vanished agent is noticed in 30 s."""
+    if raw.family in (socket.AF_INET, socket.AF_INET6):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+
+
+async def _identify_patiently(
+    request: Request, services: DoorServices, say: Repeated, deadline: float
+) -> tuple[str, Admission]:
+    with trio.move_on_at(deadline):
+        while True:
+            try:
+                return await identify(request, services, say, upgrade=True)
+            except KeysUnavailable:
+                await trio.sleep(RETRY_PAUSE)
+    raise unavailable()
+
+
+def unavailable() -> Refused:
+    """Return the refusal for when the store cannot be asked."""
+    return refusal(503, ErrorCode.UNAVAILABLE, "the key store does not answer; try again", retry_after=2)
+
+
+def _log_refusal(say: Repeated, request: Request, record: KeyRecord | None, verdict: Refusal) -> None:
+    fields: dict[str, Any] = {"code": verdict.code, "path": request.path}
+    if record is not None:
+        fields["key_id"] = record.key_id
+    if verdict.code == ErrorCode.SIGNATURE_MISSING:
+        fields["hint"] = 'control.handshake_signature = "optional", or keys add --signature optional, admits it'
+    elif verdict.code == ErrorCode.SIGNATURE_STALE:
+        fields["hint"] = "the clocks differ: control.signature_max_age says by how much they may"
+    say.warning(f"{verdict.code}:{fields.get('key_id', '')}", "refused: " + verdict.message, **fields)

@@ -1,0 +1,81 @@
+"""The door: listening sockets, the tasks of all connections, and the way to stop in order."""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+
+from broker.door.acceptor import accept_forever
+from broker.door.bounds import DoorBounds
+from broker.door.connection import serve_connection
+from broker.door.services import DoorServices
+from broker.door.state import DoorState, Kind
+from broker.wire.peer import Peer
+
+__all__ = ["Door"]
+
+
+class Door:
+    """All that comes in on the public port.
+
+    A drain is: `begin_drain`, tell the sessions (`peers`), `stop_accepting`, wait for `run` to return, and cancel it
+    when that takes too long.
+
+    Args:
+        services: what is behind the door.
+        tls: speak TLS with this context; None for plain text.
+        bounds: in place of those that follow from the configuration.
+    """
+
+    def __init__(
+        self, services: DoorServices, tls: ssl.SSLContext | None = None, bounds: DoorBounds | None = None
+    ) -> None:
+        self.state = DoorState(services, bounds)
+        self.state.tls = tls
+        self._accepting = trio.CancelScope()
+
+    async def run(
+        self, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until `stop_accepting` was called and the last connection is over.
+
+        Args:
+            listeners: as `listen` makes them, or inherited; they are not closed here.
+            task_status: is started once connections are accepted.
+        """
+        async with trio.open_nursery() as connections:
+            take = partial(self._take, connections)
+            with self._accepting:
+                async with trio.open_nursery() as acceptors:
+                    for listener in listeners:
+                        acceptors.start_soon(self._accept, listener, take)
+                    task_status.started()
+            self.state.end_idle()
+
+    def peers(self, kind: Kind) -> list[Peer]:
+        """Return the sessions of one kind that are open now."""
+        return list(self.state.sessions[kind])
+
+    def begin_drain(self) -> None:
+        """Send newcomers elsewhere where that does no harm: new event sockets, and further requests on a connection."""
+        self.state.draining = True
+        self.state.end_idle()
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that wait in the backlog are left to whoever shares the listener."""
+        self.state.draining = True
+        self._accepting.cancel()
+
+    def reconfigure(self, tls: ssl.SSLContext | None = None) -> None:
+        """Take up the limits of `services.config` and a new certificate, for those that come from now on."""
+        self.state.tls = tls
+        self.state.reconfigure()
+
+    async def _accept(self, listener: socket.socket, take: "partial[None]") -> None:
+        state = self.state
+        await accept_forever(listener, state.gate, take, state.services.counters, state.say)
+
+    def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
+        connections.start_soon(serve_connection, raw, self.state.gate.enter(), self.state)

@@ -1,0 +1,84 @@
+"""Answers to plain HTTP requests: health, and the REST companions of the control socket."""
+
+from collections.abc import Mapping
+
+import orjson
+from redis.exceptions import RedisError
+
+from broker.door.answer import Answer, json_answer, refusal
+from broker.door.control_door import identify, unavailable
+from broker.door.conversation import Conversation
+from broker.door.health import Readiness, live_answer, ready_answer
+from broker.door.request import Request
+from broker.door.routes import Match, Target
+from broker.door.state import DoorState
+from broker.keys.errors import KeysUnavailable
+from protocol.codes import ErrorCode
+from protocol.errors import ProtocolError
+from protocol.ids import check_id
+
+__all__ = ["respond"]
+
+
+async def respond(request: Request, match: Match, conversation: Conversation, state: DoorState) -> Answer:
+    """Return the answer to a request that a route was found for.
+
+    Raises:
+        Refused: every other answer.
+    """
+    body = await conversation.body() if request.has_body else b""
+    if match.target is Target.LIVE:
+        return live_answer()
+    if match.target is Target.READY:
+        return ready_answer(_readiness(state))
+    try:
+        return await _rest(request, match, body, state)
+    except (KeysUnavailable, RedisError):
+        raise unavailable() from None
+
+
+def _readiness(state: DoorState) -> Readiness:
+    readiness = state.services.ready()
+    if state.draining:
+        return Readiness(("draining", *readiness.problems), readiness.warnings)
+    return readiness
+
+
+async def _rest(request: Request, match: Match, body: bytes, state: DoorState) -> Answer:
+    rest = state.services.rest
+    named = _named_key(body) if match.target is Target.AUTH_VERIFY else None
+    _, admission = await identify(request, state.services, state.say, body, named=named)
+    organization_id = admission.record.organization_id
+    match match.target:
+        case Target.AUTH_VERIFY:
+            return _answer(rest.auth_verify(admission))
+        case Target.WORKFLOW_STATUS:
+            workflow_id = _checked_id(match.names["workflow_id"], "workflow_id")
+            return _answer(await rest.workflow_status(organization_id, workflow_id))
+        case _:
+            if _checked_id(match.names["org_id"], "org_id") != organization_id:
+                raise refusal(403, ErrorCode.WRONG_ORGANIZATION, "this API key belongs to another organization")
+            return _answer(await rest.org_status(organization_id))
+
+
+def _named_key(body: bytes) -> str:
+    """Return the API key that the body of a verification names."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        fields = None
+    api_key = fields.get("api_key") if isinstance(fields, dict) else None
+    if not isinstance(api_key, str) or not api_key:
+        raise refusal(400, ErrorCode.BAD_REQUEST, 'the body must be {"api_key": "..."}')
+    return api_key
+
+
+def _checked_id(value: str, what: str) -> str:
+    try:
+        return check_id(value, what)
+    except ProtocolError as error:
+        raise refusal(404, ErrorCode.NOT_FOUND, error.message) from None
+
+
+def _answer(result: tuple[int, Mapping[str, object]]) -> Answer:
+    return json_answer(*result)

@@ -1,0 +1,113 @@
+"""What is served where: the table of paths on the public port."""
+
+from enum import Enum, auto
+
+import attrs
+
+from broker.door.answer import refusal
+from broker.door.request import Request
+from protocol.codes import ErrorCode
+
+__all__ = ["ROUTES", "Match", "Route", "Target", "find_route"]
+
+
+class Target(Enum):
+    """What a route leads to."""
+
+    LIVE = auto()
+    READY = auto()
+    CONTROL_SOCKET = auto()
+    EVENT_SOCKET = auto()
+    AUTH_VERIFY = auto()
+    WORKFLOW_STATUS = auto()
+    ORG_STATUS = auto()
+
+
+SOCKETS = frozenset({Target.CONTROL_SOCKET, Target.EVENT_SOCKET})
+
+
+@attrs.frozen
+class Route:
+    """One line of the table; a segment in braces matches any non-empty segment and names it."""
+
+    method: str
+    pattern: tuple[str, ...]
+    target: Target
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods allowed: HEAD wherever GET is, but on WebSockets."""
+        return ("GET", "HEAD") if self.method == "GET" and not self.is_socket else (self.method,)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the route is a WebSocket's."""
+        return self.target in SOCKETS
+
+
+@attrs.frozen
+class Match:
+    """A route that a request found, with what its braces stand for."""
+
+    target: Target
+    names: dict[str, str]
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it leads to a WebSocket."""
+        return self.target in SOCKETS
+
+
+def _route(method: str, path: str, target: Target) -> Route:
+    return Route(method, tuple(path[1:].split("/")), target)
+
+
+ROUTES = (
+    _route("GET", "/health/live", Target.LIVE),
+    _route("GET", "/healthz", Target.LIVE),
+    _route("GET", "/health", Target.READY),
+    _route("GET", "/health/ready", Target.READY),
+    _route("GET", "/ws/control/{org_id}", Target.CONTROL_SOCKET),
+    _route("GET", "/ws/", Target.EVENT_SOCKET),
+    _route("GET", "/ws", Target.EVENT_SOCKET),
+    _route("POST", "/api/v1/auth/verify", Target.AUTH_VERIFY),
+    _route("GET", "/api/v1/status/{workflow_id}", Target.WORKFLOW_STATUS),
+    _route("GET", "/api/v1/orgs/{org_id}/status", Target.ORG_STATUS),
+)
+
+
+def find_route(request: Request) -> Match:
+    """Return what a request is for.
+
+    Raises:
+        Refused: 404 for a path that is none, or an upgrade where there is no WebSocket; 405 with Allow for another
+            method; 426 with Upgrade for a WebSocket's path without an upgrade.
+    """
+    for route in ROUTES:
+        names = _names(route.pattern, request.segments)
+        if names is None:
+            continue
+        if request.method not in route.methods:
+            allowed = ", ".join(route.methods)
+            raise refusal(405, ErrorCode.METHOD_NOT_ALLOWED, f"allowed here: {allowed}", headers=(("Allow", allowed),))
+        if request.is_upgrade and not route.is_socket:
+            raise refusal(404, ErrorCode.NOT_FOUND, "there is no WebSocket at this path", close=True)
+        if route.is_socket and not request.is_upgrade:
+            headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+            raise refusal(426, ErrorCode.UPGRADE_REQUIRED, "this path is a WebSocket", headers=headers)
+        return Match(route.target, names)
+    raise refusal(404, ErrorCode.NOT_FOUND, "there is nothing at this path", close=request.is_upgrade)
+
+
+def _names(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    names = {}
+    for wanted, given in zip(pattern, segments, strict=True):
+        if wanted.startswith("{"):
+            if not given:
+                return None
+            names[wanted[1:-1]] = given
+        elif wanted != given:
+            return None
+    return names

@@ -1,0 +1,71 @@
+"""What the door works with: everything behind it that a request may reach."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from broker.config import Config
+from broker.door.health import Readiness
+from broker.keys.admission import Admission
+from broker.observe import Counters
+from broker.store.key_record import KeyRecord
+from broker.wire.peer import Peer
+
+__all__ = ["DoorServices", "Keys", "Rest"]
+
+EventSession = Callable[[Peer, KeyRecord], Awaitable[None]]
+"""Serves one event socket until it is over: (peer, the key that opened it)."""
+
+ControlSession = Callable[[Peer, KeyRecord, str, str], Awaitable[None]]
+"""Serves one control socket until it is over: (peer, key, api_key as presented, organization_id)."""
+
+
+class Keys(Protocol):
+    """Who is who: `broker.keys.KeyCache`."""
+
+    async def lookup(self, api_key: str) -> KeyRecord | None:
+        """Return the record of a key, also of a revoked or expired one; raises KeysUnavailable."""
+
+
+class Rest(Protocol):
+    """The REST companions of the control socket; each returns the status and the JSON body of the answer.
+
+    The door has identified the caller before. Raises of RedisError and LinkDown are answered with 503.
+    """
+
+    def auth_verify(self, admission: Admission) -> tuple[int, Mapping[str, object]]:
+        """Say what a key is: organization_id, workflow_id, key_id, key_version, and perhaps secret_key."""
+
+    async def workflow_status(self, organization_id: str, workflow_id: str) -> tuple[int, Mapping[str, object]]:
+        """Return one workflow of an organization; 404 if it never changed."""
+
+    async def org_status(self, organization_id: str) -> tuple[int, Mapping[str, object]]:
+        """Return all workflows of an organization."""
+
+
+@attrs.define(eq=False)
+class DoorServices:
+    """What is behind the door.
+
+    Attributes:
+        config: replaced on reload; read where it is needed, so that newcomers get what is set now.
+        keys: who is who.
+        counters: `accepted`, `accept_errors`, `refused`, `crashed`, `event_sessions`, `control_sessions` are
+            kept here.
+        ready: asked by `/health/ready`.
+        event_session, control_session: serve a socket once it is open.
+        rest: the REST companions.
+        clock: unix time in seconds.
+        log: structlog logger.
+    """
+
+    config: Config
+    keys: Keys
+    counters: Counters
+    ready: Callable[[], Readiness]
+    event_session: EventSession
+    control_session: ControlSession
+    rest: Rest
+    clock: Callable[[], float]
+    log: Any

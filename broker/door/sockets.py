@@ -1,0 +1,113 @@
+"""Opening WebSockets: the upgrade is checked, the client admitted, the session run (RFC 6455 section 4.2)."""
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from broker.door.address import ClientAddress
+from broker.door.answer import refusal
+from broker.door.control_door import admit_control, watch_transmission
+from broker.door.event_door import BAD_TOKEN, admit_event
+from broker.door.gate import Entry
+from broker.door.request import Request
+from broker.door.routes import Match, Target
+from broker.door.slots import Slot
+from broker.door.state import DoorState, Kind
+from broker.wire.peer import Peer, open_peer
+from broker.wire.plain import PlainWire
+from protocol.codes import CloseCode, ErrorCode
+from protocol.errors import ProtocolError
+from protocol.upgrade import Upgrade, check_upgrade, switching_protocols
+
+UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+VERSION = (("Sec-WebSocket-Version", "13"),)
+
+__all__ = ["Admitted", "TurnedAway", "admit_socket", "serve_socket"]
+
+
+@attrs.frozen
+class Admitted:
+    """A client that may have its WebSocket.
+
+    Attributes:
+        answer: the 101 to send.
+        kind: of its session.
+        slot: its place, to be given back.
+        session: serves the peer until it is over.
+    """
+
+    answer: bytes
+    kind: Kind
+    slot: Slot
+    session: Callable[[Peer], Awaitable[None]]
+
+
+@attrs.frozen
+class TurnedAway:
+    """A client whose WebSocket is opened only to tell it, by a close code, why it is closed."""
+
+    answer: bytes
+    code: CloseCode
+    reason: str
+
+
+async def admit_socket(
+    request: Request, match: Match, address: ClientAddress, state: DoorState
+) -> Admitted | TurnedAway:
+    """Decide about a request for a WebSocket.
+
+    Raises:
+        Refused: it is to be answered instead.
+    """
+    answer = switching_protocols(_checked(request).key)
+    services = state.services
+    if match.target is Target.CONTROL_SOCKET:
+        org_id = match.names["org_id"]
+        api_key, record, slot = await admit_control(request, org_id, services, state.slots, state.say)
+        return Admitted(
+            answer, Kind.CONTROL, slot, lambda peer: services.control_session(peer, record, api_key, org_id)
+        )
+    if state.draining:
+        raise refusal(503, ErrorCode.DRAINING, "the broker is about to restart", retry_after=1)
+    admitted = await admit_event(request, address, services, state.slots, state.bad_tokens)
+    if admitted is None:
+        return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)
+    key, slot = admitted
+    return Admitted(answer, Kind.EVENTS, slot, lambda peer: services.event_session(peer, key))
+
+
+async def serve_socket(
+    admitted: Admitted | TurnedAway, wire: PlainWire, address: ClientAddress, entry: Entry, state: DoorState
+) -> None:
+    """Send the 101 and serve the socket until it is over and closed.
+
+    Frames that came in one segment with the request, and were given back to the wire, are the first to be read.
+
+    Raises:
+        WireBroken: the client went before the socket was open.
+    """
+    if isinstance(admitted, TurnedAway):
+        async with open_peer(wire, admitted.answer, state.peer_limits, remote=address.text) as peer:
+            state.services.counters.closed[admitted.code] += 1
+            peer.close_soon(admitted.code, admitted.reason)
+        return
+    with admitted.slot:
+        if admitted.kind is Kind.CONTROL:
+            watch_transmission(wire.raw)
+        async with open_peer(wire, admitted.answer, state.peer_limits, remote=address.text) as peer:
+            entry.leave()
+            with state.present(admitted.kind, peer):
+                await admitted.session(peer)
+
+
+def _checked(request: Request) -> Upgrade:
+    if request.has_body:
+        raise refusal(400, ErrorCode.BAD_UPGRADE, "an upgrade has no body", close=True)
+    try:
+        return check_upgrade(request.method, request.headers)
+    except ProtocolError as error:
+        if error.code == ErrorCode.UPGRADE_REQUIRED:
+            raise refusal(426, error.code, error.message, headers=UPGRADE) from None
+        if request.header(b"sec-websocket-version") != "13":
+            raise refusal(426, error.code, error.message, headers=VERSION, close=True) from None
+        raise refusal(400, error.code, error.message, close=True) from None
