@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import attrs
 
 from broker.config.bind import parse_bind
+from protocol.channels import check_namespace
+from protocol.errors import ProtocolError
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
-RESERVED_NAMESPACES = ("control", "signalbox")
 
 
 def between(low: float, high: float = math.inf) -> Validator:
@@ -92,10 +93,10 @@ def namespaces(_instance: object, _field: "attrs.Attribute[Any]", value: tuple[s
     if not value:
         raise ValueError("must name at least one namespace")
     for name in value:
-        if not name or len(name.encode()) > 64 or not name.isprintable() or any(char in ":*?[" for char in name):
-            raise ValueError(f'"{name}" is no namespace: 1 to 64 printable characters without : * ? [')
-        if name in RESERVED_NAMESPACES:
-            raise ValueError(f'"{name}" is reserved for the broker itself')
+        try:
+            check_namespace(name)
+        except ProtocolError as error:
+            raise ValueError(f'"{name}" cannot be one: {error.message}') from None
     if len(set(value)) != len(value):
         raise ValueError("names a namespace twice")
 

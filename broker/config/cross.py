@@ -30,7 +30,7 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         yield Problem("control.log_retention", "must be at least control.replay_window, which is read from that log")
     if config.limits.max_publication_bytes > config.limits.outbox_bytes:
         yield Problem(
-            "limits.outbox_bytes", "must be at least limits.max_publication_bytes, or the largest event fits nobody"
+            "limits.outbox_bytes", "must be at least limits.max_publication_bytes, for the largest event to fit"
         )
 
 
