@@ -154,8 +154,7 @@ class Conversation:
             try:
                 event = conn.next_event()
             except h11.RemoteProtocolError as error:
-                status = 431 if error.error_status_hint == 431 else 400
-                raise _malformed(status, error) from None
+                raise _malformed(error) from None
             if isinstance(event, h11.Request):
                 return event
             if isinstance(event, h11.ConnectionClosed):
@@ -179,7 +178,7 @@ class Conversation:
             try:
                 event = conn.next_event()
             except h11.RemoteProtocolError as error:
-                raise _malformed(400, error) from None
+                raise _malformed(error) from None
             if isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > limit:
@@ -195,7 +194,7 @@ class Conversation:
         try:
             self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
-            raise _malformed(400, error) from None
+            raise _malformed(error) from None
 
     def _understand(self, event: h11.Request) -> Request:
         self._head_only = event.method == b"HEAD"
@@ -225,7 +224,8 @@ class Conversation:
         return b"".join(part for part in parts if part)
 
 
-def _malformed(status: int, error: h11.RemoteProtocolError) -> Refused:
-    if status == 431:
+def _malformed(error: h11.RemoteProtocolError) -> Refused:
+    if error.error_status_hint == 431:
         return refusal(431, ErrorCode.HEAD_TOO_LARGE, "the request head is too large", close=True)
-    return refusal(400, ErrorCode.BAD_REQUEST, f"this is not HTTP/1.1 as the broker speaks it: {error}", close=True)
+    status = 501 if error.error_status_hint == 501 else 400  # 501: a transfer coding that is not implemented
+    return refusal(status, ErrorCode.BAD_REQUEST, f"this is not HTTP/1.1 as it is spoken here: {error}", close=True)

@@ -66,6 +66,11 @@ class Slots:
         self._waiting_all = trio.lowlevel.ParkingLot()
         self._waiting_key: dict[str, trio.lowlevel.ParkingLot] = {}
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting_all) + sum(map(len, self._waiting_key.values()))
+
     def taken_by(self, key_id: str) -> int:
         """Return how many places one key has now."""
         return self._by_key.get(key_id, 0)

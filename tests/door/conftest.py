@@ -1,6 +1,5 @@
 """A door that really listens, on loopback and on a unix socket, with a small application behind it."""
 
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -87,10 +86,7 @@ class Application:
 
 @attrs.define(eq=False)
 class Site:
-    """A running door, and what is behind it.
-
-    `close_enough` bounds what a test waits for: the deadlines of the door are far below it, real clients' far above.
-    """
+    """A running door, and what is behind it."""
 
     door: Door
     services: DoorServices
@@ -159,9 +155,5 @@ async def site(nursery: trio.Nursery, bounds: DoorBounds, config: Config) -> Asy
         yield Site(door, services, ledger, application, tcp.getsockname(), path, problems)
         door.stop_accepting()
         nursery.cancel_scope.cancel()
-        close_all(tcp, unix)
-
-
-def close_all(*sockets: socket.socket) -> None:
-    for sock in sockets:
-        sock.close()
+        tcp.close()
+        unix.close()
