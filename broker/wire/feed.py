@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import trio
 
+from broker.wire.doorbell import Doorbell
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.errors import ProtocolError
@@ -26,7 +27,7 @@ class Feed(trio.abc.Stream):
         eof: the peer has ended the stream, or the connection broke.
     """
 
-    __slots__ = ("_on_violation", "_outbox", "_stage", "_violation", "ended", "eof", "scanner", "wire")
+    __slots__ = ("_accepted", "_on_violation", "_outbox", "_stage", "_violation", "ended", "eof", "scanner", "wire")
 
     def __init__(
         self, wire: PlainWire, outbox: Outbox, scanner: FrameScanner, on_violation: Callable[[ProtocolError], None]
@@ -36,6 +37,7 @@ class Feed(trio.abc.Stream):
         self.ended = self.eof = False
         self._outbox = outbox
         self._on_violation = on_violation
+        self._accepted = Doorbell()
         self._stage = 0
         self._violation: ProtocolError | None = None
 
@@ -45,6 +47,8 @@ class Feed(trio.abc.Stream):
             self._stage = 1
             await trio.lowlevel.checkpoint()
             return _MADE_UP_REQUEST
+        if self._stage == 1:
+            await self._accepted.wait()  # the library drops frames that it reads before it has sent its 101
         if self._violation is not None:
             await trio.lowlevel.checkpoint()
             return self._judge(self._violation)
@@ -65,6 +69,11 @@ class Feed(trio.abc.Stream):
             return data or self._judge(error)
         return data
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the peer has broken the rules, so that nothing more of it is read."""
+        return self._violation is not None
+
     def _judge(self, violation: ProtocolError) -> bytes:
         self._on_violation(violation)
         return b""
@@ -73,6 +82,7 @@ class Feed(trio.abc.Stream):
         """Pass the library's frames through the gate; its answer to the made-up request goes nowhere."""
         if self._stage == 1:
             self._stage = 2
+            self._accepted.ring()
         elif data:
             self._outbox.send_library(bytes(data))
         await trio.lowlevel.checkpoint()

@@ -20,6 +20,7 @@ from protocol.scanner import FrameScanner
 ABNORMAL = 1006
 _PROTOCOL_ERRORS = frozenset({1002, 1007})
 _LINGER_BYTES = 1 << 20
+_LINGER_SECONDS = 0.5
 
 
 class PeerClosed(Exception):
@@ -193,23 +194,23 @@ class Peer:
 
     async def _flush_and_await_end(self) -> None:
         await self.outbox.drain()
-        if self.outbox.dead:
+        if self.outbox.dead or self._feed.eof:
             return
+        if not (self._feed.ended or self._feed.stopped) and self._websocket is not None:
+            await self._websocket.aclose()  # reads on, and ends with the peer's close frame or the end of the stream
         farewell = self.wire.farewell()
         if farewell:
             await self.wire.send_raw(farewell)
         self.wire.shutdown()
-        if not self._feed.ended:
-            await self._await_end()
+        if self._feed.stopped:
+            await self._discard()
 
-    async def _await_end(self) -> None:
-        """Read what still comes, so that the last frames are not lost to a reset; the caller bounds the time."""
+    async def _discard(self) -> None:
+        """Read what still comes, so that the close frame is not lost to a reset."""
         seen = 0
-        while seen < _LINGER_BYTES and not self._feed.eof:
-            data = await self.wire.receive_raw(65536)
-            if not data:
-                return
-            seen += len(data)
+        with trio.move_on_after(_LINGER_SECONDS):
+            while seen < _LINGER_BYTES and (data := await self.wire.receive_raw(65536)):
+                seen += len(data)
 
     def _start_deadline(self) -> None:
         if self.outbox.dead:
