@@ -95,6 +95,10 @@ class Layout:
         """Stream: the last events of a channel, where its namespace keeps history."""
         return f"{self.prefix}signalbox:history:{channel}"
 
+    def history_settings(self) -> str:
+        """String: JSON that says which namespaces keep how much history."""
+        return f"{self.prefix}signalbox:history-settings"
+
     def event(self, channel: str) -> str:
         """The Redis channel of an event channel."""
         return f"{self.prefix}{channel}"

@@ -38,7 +38,7 @@ def test_new_key_reads_back(valkey: Valkey) -> None:
     assert done(valkey, lookup_key(LAYOUT, hash_of(made.api_key))) == made.record
     assert done(valkey, find_key(LAYOUT, made.record.key_id)) == made.record
     assert done(valkey, list_keys(LAYOUT, ORG)) == (made.record,)
-    assert made.api_key.encode() not in b"".join(valkey.client.hgetall(LAYOUT.key(made.record.hash)).values())
+    assert made.api_key not in str(valkey.client.hgetall(LAYOUT.key(made.record.hash)))
     assert made.api_key not in repr(made)
     assert (made.record.secret_key or "?") not in repr(made)
 

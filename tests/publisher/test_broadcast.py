@@ -1,0 +1,159 @@
+"""broadcast(): events from any program."""
+
+import datetime
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from broker import broadcast
+from broker.config.model import History
+from broker.publisher import Publisher, configure, encode_event, shared
+from broker.store.drive import run_sync
+from broker.store.history import history_since, offset_of, settle_history
+from broker.store.layout import Layout
+from protocol.events import check_event
+from tests.conftest import Valkey
+
+CHANNEL = "workflow:my-wf"
+
+
+@pytest.fixture
+def publisher(valkey: Valkey) -> Iterator[Publisher]:
+    """A publisher that knows no more than the server's address."""
+    with Publisher(valkey.url) as made:
+        yield made
+
+
+@pytest.fixture
+def heard(valkey: Valkey) -> Iterator[Any]:
+    """What a subscriber of the channel hears, one message a call."""
+    subscription = valkey.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    subscription.subscribe(CHANNEL)
+    subscription.get_message(timeout=5)
+    yield lambda: subscription.get_message(timeout=5)["data"]
+    subscription.close()
+
+
+def test_event_as_subscribers_get_it(publisher: Publisher, heard: Any) -> None:
+    """An event has type, channel, timestamp and data, and passes the brokers' check unchanged."""
+    assert publisher.broadcast(CHANNEL, "node_status", {"node_id": "a", "output": {"text": "Hällo"}}) == 1
+    payload = heard()
+    event = json.loads(payload)
+    assert isinstance(event.pop("timestamp"), float)
+    assert event == {
+        "type": "node_status",
+        "channel": CHANNEL,
+        "data": {"node_id": "a", "output": {"text": "Hällo"}},
+    }
+    assert check_event(payload, CHANNEL) is payload
+
+
+def test_values_that_json_does_not_know() -> None:
+    """Dates become ISO 8601, a Decimal keeps every digit, and None leaves data out."""
+    data = {
+        "at": datetime.datetime(2024, 1, 15, 10, 0, 0, 5, tzinfo=datetime.UTC),
+        "day": datetime.date(2024, 1, 15),
+        "price": [Decimal("0.10000000000000000000001"), Decimal("1E+3"), Decimal(-7)],
+        "id": uuid.UUID(int=1),
+        "tags": {"x"},
+        1: "one",
+    }
+    payload = encode_event(CHANNEL, "t", data, 1.5)
+    assert b'"price":[0.10000000000000000000001,1E+3,-7]' in payload
+    shown = json.loads(payload)["data"]
+    assert (shown["at"], shown["day"]) == ("2024-01-15T10:00:00.000005+00:00", "2024-01-15")
+    assert (shown["id"], shown["tags"], shown["1"]) == ("00000000-0000-0000-0000-000000000001", ["x"], "one")
+    assert "data" not in json.loads(encode_event(CHANNEL, "t", None, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("channel", "event_type", "data", "says"),
+    [
+        ("", "t", None, "channel"),
+        ("workflow", "t", None, "namespace"),
+        ("workflow:\n", "t", None, "control characters"),
+        ("control:acme", "state_change", None, "control plane"),
+        ("signalbox:keys", "t", None, "control plane"),
+        (CHANNEL, "ping", None, "ping"),
+        (CHANNEL, 7, None, "type"),
+        (CHANNEL, "t", {"price": Decimal("NaN")}, "NaN"),
+        (CHANNEL, "t", "x" * 2**20, "bytes"),
+        (CHANNEL, "t", json.loads("[" * 64 + "]" * 64), "nested"),
+    ],
+)
+def test_what_no_broker_would_deliver(channel: str, event_type: Any, data: Any, says: str) -> None:
+    """A publication that every broker would drop is a ValueError where it is made, with the reason."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        encode_event(channel, event_type, data, 0.0)
+    assert says in str(caught.value) + str(caught.value.__cause__)
+
+
+def test_data_without_a_json_form() -> None:
+    """An object of any other class is a TypeError."""
+    with pytest.raises(TypeError):
+        encode_event(CHANNEL, "t", object(), 0.0)
+
+
+def test_shared_connection_from_many_threads(valkey: Valkey, monkeypatch: pytest.MonkeyPatch, heard: Any) -> None:
+    """The environment says where broadcast() publishes; web workers may all call it at once."""
+    monkeypatch.setenv("SIGNALBOX_REDIS__URL", valkey.url)
+    monkeypatch.setattr(shared.PROGRAM, "publisher", None)
+    threads = [threading.Thread(target=broadcast, args=(CHANNEL, "t", number)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {json.loads(heard())["data"] for _ in threads} == set(range(20))
+    configure(valkey.url, prefix="other/")
+    assert broadcast(CHANNEL, "t") == 0
+    configure(valkey.url)
+    assert broadcast(CHANNEL, "t") == 1
+
+
+def test_history_by_the_brokers_settings(valkey: Valkey, publisher: Publisher, heard: Any) -> None:
+    """Where brokers keep history an event bears an offset, from which the later ones can be had again."""
+    run_sync(valkey.client, settle_history(Layout(), {"workflow": History(100, 60)}))
+    payloads = []
+    for number in range(3):
+        publisher.broadcast(CHANNEL, "t", number)
+        payloads.append(heard())
+    publisher.broadcast("epic:1", "t")
+    assert valkey.client.keys("signalbox:history:*") == [f"signalbox:history:{CHANNEL}".encode()]
+    offsets = [offset_of(payload) for payload in payloads]
+    assert offsets[0] is not None
+    recovered, missed = run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0]))
+    assert recovered
+    assert missed == list(zip(offsets[1:], payloads[1:], strict=True))
+    assert 0 < valkey.client.pttl(f"signalbox:history:{CHANNEL}") <= 60_000
+
+
+@pytest.mark.parametrize("since", ["0-0", "1-0", "9" * 20 + "-0", "x", "1-1-1", "", "18446744073709551615-0"])
+def test_history_that_does_not_reach_back(valkey: Valkey, since: str) -> None:
+    """An offset that is not there, or is none, recovers nothing."""
+    with Publisher(valkey.url, history={"workflow": History(10, 60)}) as publisher:
+        publisher.broadcast(CHANNEL, "t")
+    assert run_sync(valkey.client, history_since(Layout(), CHANNEL, since)) == (False, [])
+
+
+def test_user_that_may_only_publish(valkey: Valkey) -> None:
+    """A Redis user without any right to read keys can broadcast."""
+    valkey.client.acl_setuser("pub", enabled=True, passwords=["+x"], commands=["+publish", "+ping"], channels=["*"])
+    try:
+        with Publisher(valkey.url + "?username=pub&password=x") as publisher:
+            assert publisher.broadcast(CHANNEL, "t") == 0
+    finally:
+        valkey.client.acl_deluser("pub")
+
+
+def test_import_without_trio() -> None:
+    """A web worker that only publishes never loads trio."""
+    code = "import sys; from broker import broadcast, Publisher; print(*sorted(m for m in sys.modules if 'trio' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
