@@ -24,6 +24,9 @@ class BadTokens:
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, deque[float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def admit(self, token: str | None, host: str, now: float) -> bool:
         """Count one bad attempt; returns whether it should be told by a close rather than refused.
 

@@ -21,8 +21,6 @@ class DoorBounds:
         max_handshakes: connections that are no session; at this many the door stops accepting, and newcomers wait in
             the kernel's backlog: a refused agent would never come back.
         linger: how long a refused client may take to read its answer.
-        upgrade_hold: how long a control upgrade waits for a busy limit or store before it is refused.
-        close_timeout: how long a closing handshake may take.
     """
 
     max_head_bytes: int = 16384
@@ -32,8 +30,6 @@ class DoorBounds:
     max_requests: int = 1000
     max_handshakes: int = 2048
     linger: float = 1.0
-    upgrade_hold: float = 8.0
-    close_timeout: float = 5.0
 
     @classmethod
     def of(cls, config: Config) -> "DoorBounds":
@@ -43,6 +39,4 @@ class DoorBounds:
             max_head_bytes=limits.max_head_bytes,
             max_body_bytes=limits.max_body_bytes,
             handshake_timeout=limits.handshake_timeout,
-            upgrade_hold=config.control.upgrade_hold,
-            close_timeout=limits.close_timeout,
         )

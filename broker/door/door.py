@@ -68,10 +68,13 @@ class Door:
         self.state.draining = True
         self._accepting.cancel()
 
-    def reconfigure(self, tls: ssl.SSLContext | None = None) -> None:
-        """Take up the limits of `services.config` and a new certificate, for those that come from now on."""
-        self.state.tls = tls
+    def reconfigure(self) -> None:
+        """Take up the limits of `services.config` for those that come from now on."""
         self.state.reconfigure()
+
+    def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """Speak TLS with this context, or plain text, with those that come from now on."""
+        self.state.tls = context
 
     async def _accept(self, listener: socket.socket, take: "partial[None]") -> None:
         state = self.state

@@ -48,6 +48,7 @@ class DoorState:
         self.conversations: set[Conversation] = set()
         self.draining = False
         self.tls: ssl.SSLContext | None = None
+        self._fixed_bounds = bounds
         self.bounds = bounds or DoorBounds.of(services.config)
         self.peer_limits = _peer_limits(services)
         self.gate = Gate(self.bounds.max_handshakes)
@@ -57,7 +58,7 @@ class DoorState:
     def reconfigure(self) -> None:
         """Take up the limits of `services.config` for those that come from now on."""
         limits = self.services.config.limits
-        self.bounds = DoorBounds.of(self.services.config)
+        self.bounds = self._fixed_bounds or DoorBounds.of(self.services.config)
         self.peer_limits = _peer_limits(self.services)
         self.gate.limit = self.bounds.max_handshakes
         self.slots.total, self.slots.per_key = limits.max_connections, limits.max_connections_per_key

@@ -111,8 +111,6 @@ BOUNDS = DoorBounds(
     idle_timeout=5.0,
     max_requests=20,
     linger=0.5,
-    upgrade_hold=0.5,
-    close_timeout=1.0,
 )
 
 

@@ -177,7 +177,7 @@ async def test_websocket_path_without_upgrade(site: Site) -> None:
 
 
 async def test_head_of_a_megabyte(site: Site) -> None:
-    """A head that does not end is cut off at the bound with 431, which the client can read though it was still sending."""
+    """A head that does not end is cut off at the bound with 431, which even a client that still sends can read."""
     async with await site.raw() as client:
         await client.send_quietly(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Filler: " + b"x" * 1_000_000)
         reply = await client.reply()

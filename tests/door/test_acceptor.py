@@ -1,0 +1,81 @@
+"""The accept loop under pressure: too many handshakes, no descriptors."""
+
+import resource
+import socket
+from collections.abc import Iterator
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from broker.door import DoorBounds, acceptor
+from tests.door.conftest import BOUNDS, Site
+from tests.support import RawClient
+
+FEW = attrs.evolve(BOUNDS, max_handshakes=3)
+
+
+@pytest.mark.parametrize("bounds", [FEW])
+async def test_newcomers_wait_while_handshakes_are_full(site: Site, bounds: DoorBounds) -> None:
+    """With as many unfinished handshakes as allowed, one more waits in the backlog and is served when one ends."""
+    slow = [await site.raw() for _ in range(3)]
+    while site.door.state.gate.is_open:
+        await trio.lowlevel.checkpoint()
+    async with await site.raw() as late:
+        await late.send(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.services.counters.accepted == 3
+        await slow.pop().aclose()
+        assert (await late.reply()).status == 200
+    for client in slow:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("bounds", [FEW])
+async def test_sessions_are_no_handshakes(site: Site, bounds: DoorBounds) -> None:
+    """An open WebSocket does not count as a handshake."""
+    clients = [await site.websocket("/ws/?token=nr_live_good") for _ in range(4)]
+    assert [await client.receive() for client in clients] == ["events k1"] * 4
+    assert site.door.state.gate.inside == 0
+    for client in clients:
+        await client.close()
+
+
+@pytest.mark.parametrize("bounds", [FEW])
+async def test_crowded_door_keeps_no_connection_alive(site: Site, bounds: DoorBounds) -> None:
+    """When the gate is half full, plain HTTP connections are closed after their answer."""
+    async with await site.raw() as one, await site.raw() as two:
+        while site.door.state.gate.inside < 2:
+            await trio.lowlevel.checkpoint()
+        assert (await one.request("GET", "/health/live")).headers["connection"] == "close"
+        assert await one.read_to_end() == b""
+        del two
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """Leaves the process no descriptor for another connection once the test has made its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_out_of_descriptors(
+    site: Site, few_descriptors: None, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """Without descriptors nothing is accepted and nothing breaks; when there are some again, the client is served."""
+    monkeypatch.setattr(acceptor, "EXHAUSTED_PAUSE", 0.01)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = socket.socket()
+    client.setblocking(False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+    await trio.lowlevel.checkpoint()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+    await stream.socket.connect(site.address)
+    while not site.services.counters.accept_errors:
+        await trio.lowlevel.checkpoint()
+    assert site.services.counters.accepted == 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    async with RawClient(stream) as served:
+        assert (await served.request("GET", "/health/live")).status == 200

@@ -1,0 +1,68 @@
+"""The same door with TLS."""
+
+import ssl
+
+import attrs
+import pytest
+import trio
+import trustme
+
+from broker.door import DoorBounds
+from tests.door.conftest import BOUNDS, Site
+from tests.support import RawClient, WsClient
+
+QUICK = attrs.evolve(BOUNDS, handshake_timeout=0.3)
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority for tests."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A client's context that trusts it."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+async def secure(site: Site, authority: trustme.CA) -> Site:
+    """The door, speaking TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    site.door.use_tls(context)
+    return site
+
+
+async def test_http_and_websocket_over_tls(secure: Site, trusting: ssl.SSLContext) -> None:
+    """HTTP and both sockets work as they do without TLS, the end of the stream included."""
+    async with await RawClient.connect(secure.address, tls=trusting) as client:
+        assert (await client.request("GET", "/health/live")).status == 200
+        assert (await client.request("GET", "/nothing", {"Connection": "close"})).status == 404
+        assert await client.read_to_end() == b""
+    async with await WsClient.connect(secure.address, "/ws/?token=nr_live_good", tls=trusting) as websocket:
+        assert await websocket.receive() == "events k1"
+        await websocket.send("x" * 1000)
+        assert await websocket.receive() == "x" * 1000
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x00\x05hello", bytes(100)])
+async def test_no_tls(secure: Site, data: bytes) -> None:
+    """What is no TLS handshake ends the connection, at once, and is counted."""
+    async with await secure.raw() as client:
+        await client.send(data)
+        await client.read_to_end()
+    while not secure.services.counters.refused["tls"]:
+        await trio.lowlevel.checkpoint()
+    assert secure.services.counters.crashed == 0
+
+
+@pytest.mark.parametrize("bounds", [QUICK])
+async def test_handshake_that_never_comes(secure: Site, bounds: DoorBounds) -> None:
+    """A client that does not begin its TLS handshake is dropped at the deadline."""
+    async with await secure.raw() as client:
+        await client.send(b"\x16\x03\x01")
+        assert await client.read_to_end() == b""
