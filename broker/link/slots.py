@@ -73,7 +73,7 @@ class PingSlot:
 
     answered: trio.Event = attrs.field(factory=trio.Event)
 
-    def settle(self, reply: object) -> None:  # noqa: ARG002
+    def settle(self, reply: object) -> None:
         """Note the sign of life."""
         self.answered.set()
 
@@ -81,6 +81,6 @@ class PingSlot:
         """Fail: no confirmation is due here."""
         raise OutOfStep(f"a {push[0]!r} confirmation came in place of a PING's reply")
 
-    def lost(self, error: Exception) -> None:  # noqa: ARG002
+    def lost(self, error: Exception) -> None:
         """Stop waiting."""
         self.answered.set()

@@ -1,0 +1,150 @@
+"""Servers that go away, come back, or stop answering."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock
+
+from broker.link.address import Address
+from broker.link.errors import LinkDown
+from broker.link.link import Link
+from tests.link.servers import Server, eventually
+
+QUICK = (0.001, 0.01)
+
+
+async def test_killed_server(server: Server, nursery: trio.Nursery) -> None:
+    """Kill -9 under a call raises LinkDown there, and the link is up again when the server is."""
+    changes: list[str] = []
+    link = Link(
+        server.address,
+        "test",
+        backoff=QUICK,
+        on_up=lambda: changes.append("up"),
+        on_down=lambda _: changes.append("down"),
+    )
+    await nursery.start(link.run)
+    assert link.generation == 1
+    server.stall()
+
+    async def ping() -> None:
+        with pytest.raises(LinkDown):
+            await link.call("PING")
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(ping)
+        await eventually(lambda: link.outstanding == 1)
+        server.kill()
+    assert not link.state.up
+    assert link.state.error
+    with pytest.raises(LinkDown, match=link.state.error.replace("[", r"\[")):
+        await link.call("PING")
+    server.start()
+    with trio.fail_after(20):
+        await link.wait_up()
+    assert link.generation == 2
+    assert await link.call("PING") == b"PONG"
+    assert changes == ["up", "down", "up"]
+
+
+async def test_server_that_comes_late(server: Server, nursery: trio.Nursery) -> None:
+    """`run` has started after the first attempt even if there is no server yet; each reason is logged once."""
+    server.kill()
+    link = Link(server.address, "test", backoff=QUICK)
+    with structlog.testing.capture_logs() as logs:
+        await nursery.start(link.run)
+        assert not link.state.up
+        assert "refused" in str(link.state.error)
+        with pytest.raises(LinkDown, match="refused"):
+            await link.call("PING")
+        server.start()
+        with trio.fail_after(20):
+            await link.wait_up()
+    reasons = [line["reason"] for line in logs if line["event"] == "link cannot connect"]
+    assert len(reasons) == len(set(reasons))
+
+
+async def test_loading_server_is_not_up(nursery: trio.Nursery) -> None:
+    """A server that still loads its data is not used yet."""
+    answers = [b"-LOADING Valkey is loading the dataset in memory\r\n", b"+PONG\r\n"]
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n")
+        await stream.receive_some()
+        await stream.send_all(answers.pop(0))
+        await stream.receive_some()
+
+    listeners = await nursery.start(trio.serve_tcp, talk, 0)
+    link = Link(Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1]), "test", backoff=QUICK)
+    await nursery.start(link.run)
+    assert not link.state.up
+    assert "loading" in str(link.state.error)
+    with trio.fail_after(20):
+        await link.wait_up()
+
+
+async def test_stalled_server_is_noticed(server: Server, nursery: trio.Nursery, mock_clock: MockClock) -> None:
+    """A server that is stopped, and closes nothing, is given up after interval and timeout; not before."""
+    link = Link(server.address, "test")
+    await nursery.start(link.run)
+
+    def pings() -> int:
+        return int(server.client.info("commandstats")["cmdstat_ping"]["calls"])
+
+    for _ in range(3):  # while it answers, pings change nothing
+        before = pings()
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(5.1)
+        await eventually(lambda: pings() == before + 1)  # noqa: B023
+        await eventually(lambda: link.outstanding == 0)
+    await trio.testing.wait_all_tasks_blocked()
+    server.stall()
+    mock_clock.jump(5.1)
+    await eventually(lambda: link.outstanding == 1)
+    mock_clock.jump(4.8)
+    await trio.testing.wait_all_tasks_blocked()
+    assert link.state.up
+    mock_clock.jump(0.3)
+    await eventually(lambda: not link.state.up)
+    assert "no sign of life" in str(link.state.error)
+    server.resume()
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(1)
+    await eventually(lambda: link.state.up)
+
+
+async def test_stalled_while_connecting(server: Server, nursery: trio.Nursery) -> None:
+    """A server that accepts and says nothing does not hold the link for ever."""
+    server.stall()
+    link = Link(server.address, "test", connect_timeout=0.05, backoff=QUICK)
+    await nursery.start(link.run)
+    assert "no answer in 0.05 s" in str(link.state.error)
+    server.resume()
+    with trio.fail_after(20):
+        await link.wait_up()
+
+
+async def test_attempts_become_rarer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """The delay between attempts doubles, with jitter, up to its cap, so that a dead server is not hammered."""
+    autojump_clock.autojump_threshold = 0.01
+    attempts: list[float] = []
+    enough = trio.Event()
+
+    async def slam(stream: trio.SocketStream) -> None:
+        attempts.append(trio.current_time())
+        await stream.aclose()
+        if len(attempts) == 9:
+            enough.set()
+
+    listeners = await nursery.start(trio.serve_tcp, slam, 0)
+    link = Link(Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1]), "test")
+    await nursery.start(link.run)
+    await enough.wait()
+    for number, (before, after) in enumerate(itertools.pairwise(attempts)):
+        longest = min(2.0, 0.05 * 2**number)
+        assert longest / 2 - 0.001 <= after - before <= longest + 0.001
