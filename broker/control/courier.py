@@ -1,0 +1,129 @@
+"""A session's courier: the snapshot first, then whatever could not be sent at once."""
+
+from redis.exceptions import RedisError
+
+from broker.control.member import HOLD_BYTES, Member
+from broker.control.message import Message
+from broker.control.publication import NotALogEntry, Publication
+from broker.control.room import Room
+from broker.control.services import ControlServices
+from broker.store.drive import run
+from broker.store.log import REPLAYED, read_log
+from broker.store.snapshot import Position
+
+FLUSHED_AT_ONCE = 64
+LOG_PAGE = 500
+
+
+class _Over(Exception):
+    """The connection is closing: there is nothing left to carry."""
+
+
+async def run_courier(member: Member, room: Room, services: ControlServices) -> None:
+    """Bring a member into its room and serve it until its connection closes; a session's subscription task."""
+    await room.ready.wait()
+    room.join(member)
+    try:
+        while True:
+            await member.bell.wait()
+            await _settle(member, room, services)
+    except _Over:
+        return
+
+
+async def _settle(member: Member, room: Room, services: ControlServices) -> None:
+    """Send what is due, in order, and let the room write directly again."""
+    while member.holding:
+        await _room_in_outbox(member)
+        if member.snapshot_due or member.backlog.overrun:
+            await _catch_up(member, room, services)
+        elif member.backlog:
+            async with services.turns:
+                _flush(member)
+        else:
+            member.holding = False
+
+
+async def _catch_up(member: Member, room: Room, services: ControlServices) -> None:
+    """Send a snapshot as of now, then what no snapshot holds, then what is asked to be acknowledged."""
+    replica = room.replica
+    generation, since, since_ms = member.generation, member.sent_seq, member.sent_ms
+    upto, upto_ms = member.seq, member.ms
+    member.snapshot_due = False
+    member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
+    now_ms = int(services.clock() * 1000)
+    parts = list(replica.parts(member.bound))
+    missed = replica.replayed_since(since, now_ms)
+    complete = since == 0 or replica.covers(since)
+    asked = replica.to_be_acked(member.bound, now_ms)
+    position = replica.position
+    for part in parts:
+        await _carry(member, part, services)
+    if not complete and position is not None:
+        missed = await _read_missed(room, Position(position.epoch, since, since_ms), missed, services)
+    for publication in missed:
+        if publication.seq <= upto:
+            await _carry_publication(member, publication, services)
+    for publication in asked:
+        await _carry_publication(member, publication, services)
+    if generation == member.generation and not member.snapshot_due:
+        member.note_sent(upto, upto_ms)
+
+
+async def _carry_publication(member: Member, publication: Publication, services: ControlServices) -> None:
+    await _carry(member, publication.message, services)
+    if publication.wants_ack and member.expect(publication) and publication.is_for(member.bound):
+        services.receipts.delivered(publication, [member])
+
+
+async def _carry(member: Member, message: Message, services: ControlServices) -> None:
+    """Send one message, waiting for the outbox to be empty first; a large one then still fits."""
+    peer = member.peer
+    if peer.pending_bytes:
+        await peer.drained()
+    async with services.turns:
+        if peer.closing:
+            raise _Over
+        if peer.send(member.frame(message)):
+            member.sent += 1
+        else:
+            member.miss()
+
+
+async def _room_in_outbox(member: Member) -> None:
+    await member.peer.drained()
+    if member.peer.closing:
+        raise _Over
+
+
+def _flush(member: Member) -> None:
+    for _ in range(FLUSHED_AT_ONCE):
+        if not member.backlog or member.peer.pending_bytes > HOLD_BYTES:
+            return
+        publication = member.backlog.pop()
+        if not member.peer.send(member.frame(publication.message)):
+            member.miss()
+            return
+        member.note_sent(publication.seq, publication.ms)
+
+
+async def _read_missed(
+    room: Room, after: Position, remembered: list[Publication], services: ControlServices
+) -> list[Publication]:
+    """Read from the log what a session missed and this broker no longer remembers; what cannot be read is gone."""
+    found: list[Publication] = []
+    try:
+        while True:
+            read = await run(services.call, read_log(services.layout, room.organization_id, after, LOG_PAGE))
+            if read.gap:
+                return remembered
+            found += [
+                Publication(after.epoch or "", entry.seq, entry.ms, entry.message)
+                for entry in read.entries
+                if entry.type in REPLAYED
+            ]
+            if read.complete:
+                return found
+            after = Position(after.epoch, read.entries[-1].seq, read.entries[-1].ms)
+    except (RedisError, NotALogEntry):
+        return remembered

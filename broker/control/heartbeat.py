@@ -1,0 +1,46 @@
+"""Asking a client whether it is there. One that does not answer is kept: it may be the agent that must be stopped."""
+
+import random
+
+import trio
+
+from broker.control.member import Member
+from broker.control.services import ControlServices
+from protocol.codes import CloseCode
+from protocol.frames import ping_frame
+
+_PING = ping_frame(b"signalbox")
+
+
+async def run_heartbeat(member: Member, services: ControlServices) -> None:
+    """Ping a client (RFC 6455 section 5.5.2) and notice when it falls silent; the body of a session's heartbeat task.
+
+    Two intervals without a byte from it mark it silent; `control.silent_timeout` seconds end the session.
+    """
+    settings = services.config.control
+    interval = settings.ping_interval
+    await trio.sleep(interval * random.random())  # sessions that came together do not ping together
+    while True:
+        if member.peer.pending_bytes == 0:
+            member.peer.send(_PING)
+        await trio.sleep(interval)
+        quiet = trio.current_time() - member.peer.last_heard
+        if quiet > settings.silent_timeout:
+            member.peer.close_soon(CloseCode.HEARTBEAT_MISSED, "silent for too long")
+            return
+        _note_silence(member, services, quiet > 2 * interval)
+
+
+def _note_silence(member: Member, services: ControlServices, silent: bool) -> None:
+    if silent == member.silent:
+        return
+    member.silent = silent
+    if silent:
+        services.counters.heartbeats_missed += 1
+    services.presence.put(member)
+    services.log.warning(
+        "client is silent, and kept" if silent else "client is back",
+        session=member.peer.id,
+        org=member.organization_id,
+        key_id=member.record.key_id,
+    )

@@ -1,0 +1,171 @@
+"""Control input: what any program may publish, claimed and applied by one script call, each exactly once."""
+
+import itertools
+from collections import deque
+from typing import Any
+
+import attrs
+import trio
+from redis.exceptions import RedisError
+
+from broker.link.errors import LinkDown
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters, Repeated
+from broker.store.applied import Applied, Status
+from broker.store.apply import Claimant, claim
+from broker.store.drive import Call, run
+from broker.store.layout import Layout
+from broker.store.limits import LogLimits
+from protocol.codec import decode_control_input, tag_of
+from protocol.codes import ErrorCode
+from protocol.control import ControlInput
+from protocol.errors import ProtocolError
+from protocol.ids import check_id
+
+MAX_INPUT_BYTES = 65536
+MAX_WAITING = 10_000
+"""Publications that may wait to be applied; past that the subscription link is not read, and Redis holds them."""
+
+RETRY_SECONDS = (0.05, 1.0)
+GIVE_UP_SECONDS = 60.0
+"""How long a store that answers may refuse to apply one publication, before the next one gets its turn."""
+
+
+@attrs.frozen
+class _Item:
+    message: ControlInput
+    payload: bytes
+    claimant: Claimant
+    serial: int
+
+
+class InputDesk:
+    """Takes the publications of every `control:<org>` channel, in order for each organization.
+
+    Args:
+        layout: names in the store.
+        call: the command link's `call`.
+        link: the control plane's subscription link.
+        counters: `control_inputs`, `control_inputs_refused` and `control_applied` are raised here.
+        log: structlog.
+        broker_id: names this broker in claims.
+        limits: bounds of the log, for the script.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        call: Call,
+        link: SubscriptionLink,
+        counters: Counters,
+        log: Any,
+        broker_id: str,
+        limits: LogLimits,
+    ) -> None:
+        self._layout = layout
+        self._call = call
+        self._link = link
+        self._counters = counters
+        self._log = Repeated(log)
+        self._broker_id = broker_id
+        self._limits = limits
+        self._serials = itertools.count(1)
+        self._waiting = trio.Semaphore(MAX_WAITING)
+        self._lanes: dict[str, deque[_Item]] = {}  # an organization is here while a task works on it
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the tasks that apply publications, until cancelled."""
+        async with trio.open_nursery() as lanes:
+            self._nursery = lanes
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def accept(self, channel: bytes, payload: bytes) -> None:
+        """Take one publication; waits only when very many are waiting already."""
+        self._counters.control_inputs += 1
+        claimant = Claimant(self._broker_id, self._link.generation, self._link.subscribed_at)
+        try:
+            organization_id = self._organization_of(channel)
+            message = _decode(organization_id, payload)
+        except ProtocolError as error:
+            self._refuse(error.code, channel=channel, reason=error.message)
+            return
+        await self._waiting.acquire()
+        item = _Item(message, payload, claimant, next(self._serials))
+        lane = self._lanes.get(organization_id)
+        if lane is not None:
+            lane.append(item)
+            return
+        assert self._nursery is not None, "input is accepted while run() runs"
+        self._lanes[organization_id] = deque([item])
+        self._nursery.start_soon(self._work, organization_id)
+
+    async def _work(self, organization_id: str) -> None:
+        lane = self._lanes[organization_id]
+        while lane:
+            item = lane.popleft()
+            await self._apply(organization_id, item)
+            self._waiting.release()
+        del self._lanes[organization_id]
+
+    async def _apply(self, organization_id: str, item: _Item) -> None:
+        """Apply one publication, as often as it takes: its serial tells the script that it is the same one."""
+        deadline = trio.current_time() + GIVE_UP_SECONDS
+        delay = RETRY_SECONDS[0]
+        while True:
+            operation = claim(
+                self._layout,
+                organization_id,
+                item.message,
+                item.payload,
+                item.claimant,
+                serial=item.serial,
+                limits=self._limits,
+            )
+            try:
+                applied = await run(self._call, operation)
+            except LinkDown:
+                deadline = trio.current_time() + GIVE_UP_SECONDS
+            except RedisError as error:
+                self._log.error("store", "the store refuses control input", org=organization_id, error=error)
+                if trio.current_time() > deadline:
+                    self._refuse("store_error", org=organization_id, reason=str(error))
+                    return
+            else:
+                self._note(organization_id, item.message, applied)
+                return
+            await trio.sleep(delay)
+            delay = min(RETRY_SECONDS[1], delay * 2)
+
+    def _note(self, organization_id: str, message: ControlInput, applied: Applied) -> None:
+        self._counters.control_applied[applied.status.value] += 1
+        if applied.status in (Status.TERMINAL, Status.STALE, Status.NO_KEY):
+            self._log.warning(
+                f"{applied.status} {organization_id}",
+                "control input not applied",
+                org=organization_id,
+                type=tag_of(message),
+                workflow=getattr(message, "workflow_id", None),
+                why=applied.status.value,
+            )
+
+    def _organization_of(self, channel: bytes) -> str:
+        name = self._layout.organization_of_control(channel.decode("utf-8", "replace"))
+        return check_id(name, "the organization in the channel's name")
+
+    def _refuse(self, code: str, **fields: object) -> None:
+        self._counters.control_inputs_refused[code] += 1
+        self._log.warning(code, "control input refused", code=code, **fields)
+
+
+def _decode(organization_id: str, payload: bytes) -> ControlInput:
+    if len(payload) > MAX_INPUT_BYTES:
+        raise ProtocolError(ErrorCode.TOO_BIG, f"control input has at most {MAX_INPUT_BYTES} bytes")
+    message = decode_control_input(payload)
+    if message.organization_id is not None and message.organization_id != organization_id:
+        raise ProtocolError(
+            ErrorCode.ORGANIZATION_MISMATCH, f"organization_id is {message.organization_id}, the channel another's"
+        )
+    return message

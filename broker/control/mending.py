@@ -1,0 +1,99 @@
+"""Making a room right: reading what it missed from the log, or beginning anew from a snapshot."""
+
+from typing import Any
+
+import trio
+
+from broker.control.publication import NotALogEntry, Publication
+from broker.control.room import Room
+from broker.observe import Counters
+from broker.store.drive import Call, run
+from broker.store.layout import Layout
+from broker.store.log import read_log, read_recent
+from broker.store.snapshot import Snapshot, read_snapshot
+
+PAGE = 500
+READ_SECONDS = 10.0
+MAX_ROUNDS = 1000
+
+
+class Refused(Exception):
+    """What is in the store cannot be made sense of."""
+
+
+class Mender:
+    """Compares rooms with the store.
+
+    Args:
+        layout: names in the store.
+        call: the command link's `call`.
+        window: how far back messages that no snapshot holds are read, in seconds.
+        log: structlog.
+        counters: `control_repairs` is raised by each fresh snapshot for sessions that had one.
+    """
+
+    def __init__(self, layout: Layout, call: Call, window: float, log: Any, counters: Counters) -> None:
+        self._layout = layout
+        self._call = call
+        self._window = window
+        self._log = log
+        self._counters = counters
+
+    async def mend(self, room: Room) -> None:
+        """Bring a room level with the store.
+
+        Raises:
+            LinkDown: the store is away.
+            trio.TooSlowError: it does not answer in time.
+            RedisError, Refused: it answers, but not with what is needed.
+        """
+        try:
+            for _ in range(MAX_ROUNDS):
+                with trio.fail_after(READ_SECONDS):
+                    if await self._read_on(room):
+                        return
+        except (NotALogEntry, ValueError, KeyError, TypeError) as error:
+            raise Refused(f"unreadable: {error}") from error
+
+    async def _read_on(self, room: Room) -> bool:
+        """Take one page of the log, or a snapshot; tell whether the room is level."""
+        position = room.replica.position
+        if position is None:
+            await self._load(room)
+            return True
+        read = await run(self._call, read_log(self._layout, room.organization_id, position, PAGE))
+        if read.gap:
+            await self._load(room, lost=read.lost)
+            return True
+        epoch = read.position.epoch
+        for entry in read.entries:
+            assert epoch is not None
+            if entry.seq > room.seq:
+                room.accept(Publication(epoch, entry.seq, entry.ms, entry.message))
+        if read.complete:
+            room.settled()
+        return read.complete
+
+    async def _load(self, room: Room, lost: bool = False) -> None:
+        snapshot = await self._read_snapshot(room)
+        if lost:
+            snapshot = await self._restore(room, snapshot)
+        recent = await run(self._call, read_recent(self._layout, room.organization_id, self._window))
+        if room.ready.is_set():
+            self._counters.control_repairs += 1
+            self._log.warning(
+                "fresh snapshot for all sessions",
+                org=room.organization_id,
+                sessions=len(room.members),
+                had=str(room.replica.position),
+                has=str(snapshot.position),
+            )
+        publications = [Publication(snapshot.epoch or "", each.seq, each.ms, each.message) for each in recent]
+        room.load(snapshot, publications)
+
+    async def _read_snapshot(self, room: Room) -> Snapshot:
+        return await run(self._call, read_snapshot(self._layout, room.organization_id))
+
+    async def _restore(self, room: Room, snapshot: Snapshot) -> Snapshot:
+        """The store has forgotten: write back what we know better, and read again."""
+        return snapshot

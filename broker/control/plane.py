@@ -1,0 +1,141 @@
+"""The control plane as one thing: everything that its sessions need, built and run together."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from broker.config import Config
+from broker.control.acks import Pending
+from broker.control.feed import ControlFeed
+from broker.control.input import InputDesk
+from broker.control.member import Member
+from broker.control.message import Signers
+from broker.control.presence import Presence
+from broker.control.receipts import ReceiptBook
+from broker.control.resends import Resends
+from broker.control.rooms import Rooms
+from broker.control.services import ControlServices
+from broker.control.turns import Turns
+from broker.keys import KeyCache
+from broker.link.address import Address
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters
+from broker.store.drive import Call
+from broker.store.layout import Layout
+from broker.store.limits import LogLimits
+
+
+@attrs.frozen(eq=False)
+class ControlPlane:
+    """The control plane of one broker; made by `build_control`.
+
+    Attributes:
+        services: for sessions and REST calls.
+        link: its subscription link, which `run` keeps alive.
+        feed: what that link brings.
+        desk: control input.
+    """
+
+    services: ControlServices
+    link: SubscriptionLink
+    feed: ControlFeed
+    desk: InputDesk
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the control plane until cancelled; started when it hears of everything, or Redis has kept it waiting.
+
+        Raises:
+            StartupError: Redis cannot be used at all: see `Link.run`.
+        """
+        services = self.services
+        async with trio.open_nursery() as plane:
+            await plane.start(services.rooms.run)
+            await plane.start(self.desk.run)
+            await plane.start(services.keys.run)
+            plane.start_soon(services.resends.run)
+            await plane.start(self.link.run)
+            await plane.start(self.feed.run)
+            task_status.started()
+
+
+def build_control(
+    *,
+    config: Config,
+    layout: Layout,
+    address: Address,
+    call: Call,
+    keys: KeyCache,
+    counters: Counters,
+    log: Any,
+    broker_id: str,
+    clock: Callable[[], float] = time.time,
+) -> ControlPlane:
+    """Build the control plane.
+
+    Args:
+        config: the whole configuration.
+        layout: names in the store.
+        address: where Redis is; the control plane has a subscription link of its own.
+        call: the command link's `call`.
+        keys: the key cache; it hears of changes through the control plane's link, and runs with it.
+        counters: what is counted.
+        log: structlog.
+        broker_id: names this broker in claims, receipts and presence; unique for every start.
+        clock: unix time in seconds.
+    """
+
+    async def on_push(batch: list[list[bytes]]) -> None:
+        await feed.on_push(batch)
+
+    def on_restored() -> None:
+        feed.on_restored()
+
+    limits = LogLimits(retention=config.control.log_retention, max_entries=config.control.log_max_entries)
+    link = SubscriptionLink(
+        address,
+        "signalbox-control",
+        on_push=on_push,
+        on_restored=on_restored,
+    )
+    receipts = ReceiptBook()
+    rooms = Rooms(
+        layout=layout,
+        call=call,
+        link=link,
+        counters=counters,
+        log=log,
+        clock=clock,
+        window=config.control.replay_window,
+        receipt_ttl=limits.receipt_ttl,
+        delivered=receipts.delivered,
+    )
+
+    def give_up(member: Member, pending: Pending) -> None:
+        member.pending.settle(pending)
+        counters.unconfirmed += 1
+        receipts.unconfirmed(member, pending)
+
+    services = ControlServices(
+        config=config,
+        layout=layout,
+        call=call,
+        rooms=rooms,
+        keys=keys,
+        signers=Signers(),
+        resends=Resends(config.control.ack_timeout, config.control.ack_attempts, give_up),
+        receipts=receipts,
+        presence=Presence(),
+        turns=Turns(),
+        counters=counters,
+        log=log,
+        broker_id=broker_id,
+        clock=clock,
+    )
+    desk = InputDesk(
+        layout=layout, call=call, link=link, counters=counters, log=log, broker_id=broker_id, limits=limits
+    )
+    feed = ControlFeed(layout, link, rooms, keys, desk, log)
+    return ControlPlane(services, link, feed, desk)

@@ -1,0 +1,98 @@
+"""What an SDK says: few things, each checked, none of them able to end the session by accident."""
+
+import trio
+
+from broker.control.member import Member
+from broker.control.services import ControlServices
+from broker.wire.peer import PeerClosed
+from protocol.codec import decode_control_client
+from protocol.codes import CloseCode, ErrorCode
+from protocol.control import Ack, Ping
+from protocol.errors import ProtocolError
+from protocol.frames import text_frame
+from protocol.signing import verify_ack
+
+MAX_BAD_MESSAGES = 100
+PONG = text_frame(b'{"type":"pong"}')
+BURST_SECONDS = 2.0
+
+
+class _Allowance:
+    """A token bucket: `rate` messages a second, with room for `BURST_SECONDS` of them."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._room = max(1.0, rate * BURST_SECONDS)
+        self._left = self._room
+        self._at = trio.current_time()
+
+    async def spend(self) -> None:
+        """Use one message's worth, waiting until there is some: the client's own socket fills up meanwhile."""
+        now = trio.current_time()
+        self._left = min(self._room, self._left + (now - self._at) * self._rate) - 1
+        self._at = now
+        if self._left < 0:
+            await trio.sleep(-self._left / self._rate)
+
+
+async def read(member: Member, services: ControlServices) -> None:
+    """Handle the client's messages until the connection is over."""
+    allowance = _Allowance(services.config.limits.messages_per_second)
+    bad = 0
+    while True:
+        try:
+            text = await member.peer.receive()
+        except PeerClosed:
+            return
+        services.counters.messages += 1
+        services.counters.message_bytes += len(text)
+        try:
+            if not handle(member, services, text):
+                await allowance.spend()
+        except ProtocolError as error:
+            bad += 1
+            member.refuse(error.code, error.message)
+            if bad >= MAX_BAD_MESSAGES:
+                member.peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that could not be understood")
+            await allowance.spend()
+
+
+def handle(member: Member, services: ControlServices, text: str | bytes) -> bool:
+    """Handle one message; tell whether it was an ack that was waited for, which costs a client nothing.
+
+    Raises:
+        ProtocolError: it is none, or an ack whose signature is wrong.
+    """
+    if isinstance(text, bytes):
+        raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
+    message = decode_control_client(text)
+    if isinstance(message, Ack):
+        return _acknowledge(member, services, message)
+    if isinstance(message, Ping) and member.peer.pending_bytes == 0:
+        member.peer.send(PONG)
+    return False
+
+
+def _acknowledge(member: Member, services: ControlServices, ack: Ack) -> bool:
+    now = services.clock()
+    member.clock_skew = ack.received_at - now
+    try:
+        secret = verify_ack(ack, member.api_key, member.verifying_secrets())
+    except ProtocolError as error:
+        services.counters.acks_refused[error.code] += 1
+        member.wrong_signatures += 1
+        raise
+    if secret is not None and secret != member.secret and secret == member.record.secret_key:
+        member.sign_with(secret)
+    pending = member.pending.confirm(ack.message_id)
+    if pending is None:
+        # not worth an error: a message that was sent twice is acknowledged twice
+        services.counters.acks_refused[ErrorCode.UNKNOWN_MESSAGE_ID] += 1
+        return False
+    member.acked += 1
+    member.last_ack = now
+    services.counters.acks += 1
+    if pending.addressee:
+        services.receipts.acknowledged(member, pending, ack.received_at)
+    services.presence.put(member)
+    return True

@@ -1,0 +1,196 @@
+"""What a broker knows of one organization: the newest state of every workflow, and how far it has read the log."""
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum, auto
+
+import attrs
+
+from broker.control.message import Message
+from broker.control.publication import REPLAYED, Publication
+from broker.control.snapshot import entry, pack, unknown_workflow
+from broker.store.snapshot import Position, Snapshot, StoredWorkflow
+from protocol.codec import encode
+from protocol.control import StateChange, Workflow
+from protocol.states import WANTS_ACK
+
+MAX_REPLAYED = 4096
+"""How many messages that no snapshot holds are remembered for clients that come back."""
+
+
+class Verdict(Enum):
+    """What a publication is to the replica that it meets."""
+
+    NEXT = auto()  # the one that was waited for: taken
+    KNOWN = auto()  # seen already
+    AHEAD = auto()  # something between is missing
+    STRANGE = auto()  # from another store, or from a store that has forgotten
+
+
+@attrs.define(eq=False)
+class Known:
+    """One workflow: what is stored of it, its entry in snapshots, and its message while that may still be acked."""
+
+    stored: StoredWorkflow
+    fragment: bytes
+    publication: Publication | None = None
+    ackable_until: int = 0  # unix ms by the store's clock
+
+
+class Replica:
+    """A copy of one organization's control state, advanced entry by entry; no I/O.
+
+    Args:
+        organization_id: whose state it is.
+        window: how long messages that no snapshot holds are kept for clients that come back, in seconds.
+        receipt_ttl: how long after its making a message can be acked, in seconds.
+    """
+
+    def __init__(self, organization_id: str, window: float, receipt_ttl: float) -> None:
+        self.organization_id = organization_id
+        self.position: Position | None = None
+        self.workflows: dict[str, Known] = {}
+        self._window_ms = int(window * 1000)
+        self._receipt_ms = int(receipt_ttl * 1000)
+        self._replayed: deque[Publication] = deque()
+        self._covered_from = 0  # the seq above which nothing that is to be replayed is missing here
+        self._parts: tuple[Message, ...] | None = None
+        self._unknown: dict[str, Message] = {}
+
+    def judge(self, publication: Publication) -> Verdict:
+        """Say what a publication is, without taking it; before the first snapshot everything is ahead."""
+        position = self.position
+        if position is None:
+            return Verdict.AHEAD
+        if publication.epoch != position.epoch and position.epoch is not None:
+            return Verdict.STRANGE
+        if publication.seq == position.seq + 1:
+            return Verdict.NEXT
+        if publication.seq > position.seq:
+            return Verdict.AHEAD
+        # the log's clock never goes back: an old number with a new time comes from a store that lost what came after
+        return Verdict.STRANGE if publication.ms > position.ms else Verdict.KNOWN
+
+    def take(self, publication: Publication) -> None:
+        """Advance by the next publication."""
+        assert self.judge(publication) is Verdict.NEXT
+        self.position = Position(epoch=publication.epoch, seq=publication.seq, ms=publication.ms)
+        body = publication.body
+        if isinstance(body, StateChange):
+            self._learn(_stored(body, publication.ms), publication)
+        elif isinstance(body, REPLAYED):
+            self._keep(publication)
+
+    def load(self, snapshot: Snapshot, recent: list[Publication]) -> None:
+        """Replace everything by what the store says.
+
+        Args:
+            snapshot: the state and position, as of one moment.
+            recent: the messages of the last window that no snapshot holds, up to that position or beyond.
+        """
+        self.position = snapshot.position
+        self.workflows.clear()
+        for stored in snapshot.workflows.values():
+            self._learn(stored, None)
+            open_receipt = snapshot.open_receipts.get(stored.workflow.workflow_id)
+            if open_receipt is not None and open_receipt == stored.message_id and stored.workflow.state in WANTS_ACK:
+                self.workflows[stored.workflow.workflow_id].ackable_until = stored.at_ms + self._receipt_ms
+        self._replayed.clear()
+        self._covered_from = 0
+        for publication in recent:
+            if publication.seq <= snapshot.seq:
+                self._keep(publication)
+        self._parts = None
+
+    def outdone_by(self, snapshot: Snapshot) -> bool:
+        """Tell whether the store knows at least as much as we do of every workflow."""
+        return all(
+            (theirs := snapshot.workflows.get(workflow_id)) is not None
+            and theirs.workflow.version >= known.stored.workflow.version
+            for workflow_id, known in self.workflows.items()
+        )
+
+    def stored(self) -> list[StoredWorkflow]:
+        """Return all that is known, to be written back."""
+        return [known.stored for known in self.workflows.values()]
+
+    def parts(self, bound_workflow: str | None) -> Iterator[Message]:
+        """Return the snapshot for a session: shared messages, and one of its own if its workflow is not in them."""
+        if bound_workflow is not None and bound_workflow not in self.workflows:
+            yield self._unknown_part(bound_workflow)
+            if not self.workflows:
+                return
+        if self._parts is None:
+            self._parts = pack(self.organization_id, (known.fragment for known in self.workflows.values()))
+        yield from self._parts
+
+    def workflow(self, workflow_id: str) -> Workflow | None:
+        """Return what is known of one workflow."""
+        known = self.workflows.get(workflow_id)
+        return None if known is None else known.stored.workflow
+
+    def replayed_since(self, seq: int, now_ms: int) -> list[Publication]:
+        """Return, in order, the messages above `seq` that no snapshot holds and that are younger than the window."""
+        oldest = now_ms - self._window_ms
+        return [each for each in self._replayed if each.seq > seq and each.ms >= oldest]
+
+    def covers(self, seq: int) -> bool:
+        """Tell whether every message above `seq` that no snapshot holds is still remembered here."""
+        return seq >= self._covered_from
+
+    def to_be_acked(self, bound_workflow: str | None, now_ms: int) -> list[Publication]:
+        """Return the messages behind Killed and Paused workflows that a new session is asked to acknowledge."""
+        if bound_workflow is None:
+            return [self._message_of(known) for known in self.workflows.values() if known.ackable_until > now_ms]
+        bound = self.workflows.get(bound_workflow)
+        return [self._message_of(bound)] if bound is not None and bound.ackable_until > now_ms else []
+
+    def _learn(self, stored: StoredWorkflow, publication: Publication | None) -> None:
+        known = Known(stored, entry(stored.workflow))
+        if publication is not None and publication.wants_ack:
+            known.publication = publication
+            known.ackable_until = publication.ms + self._receipt_ms
+        self.workflows[stored.workflow.workflow_id] = known
+        self._unknown.pop(stored.workflow.workflow_id, None)
+        self._parts = None
+
+    def _keep(self, publication: Publication) -> None:
+        self._replayed.append(publication)
+        oldest = publication.ms - self._window_ms
+        while self._replayed and (self._replayed[0].ms < oldest or len(self._replayed) > MAX_REPLAYED):
+            self._covered_from = self._replayed.popleft().seq
+
+    def _message_of(self, known: Known) -> Publication:
+        if known.publication is None:
+            epoch = self.position.epoch if self.position is not None else None
+            workflow = known.stored.workflow
+            change = StateChange(
+                organization_id=self.organization_id,
+                workflow_id=workflow.workflow_id,
+                state=workflow.state,
+                version=workflow.version,
+                reason=workflow.reason,
+                updated_at=workflow.updated_at,
+                message_id=known.stored.message_id,
+            )
+            known.publication = Publication(epoch or "", 0, known.stored.at_ms, encode(change))
+        return known.publication
+
+    def _unknown_part(self, workflow_id: str) -> Message:
+        message = self._unknown.get(workflow_id)
+        if message is None:
+            if len(self._unknown) >= MAX_REPLAYED:
+                self._unknown.clear()
+            message = self._unknown[workflow_id] = pack(self.organization_id, [entry(unknown_workflow(workflow_id))])[0]
+        return message
+
+
+def _stored(change: StateChange, at_ms: int) -> StoredWorkflow:
+    workflow = Workflow(
+        workflow_id=change.workflow_id,
+        state=change.state,
+        version=change.version,
+        reason=change.reason,
+        updated_at=change.updated_at,
+    )
+    return StoredWorkflow(workflow=workflow, message_id=change.message_id, actor=None, at_ms=at_ms)

@@ -1,0 +1,209 @@
+"""A room: one organization's sessions around one copy of its state, told of everything in the order of the log."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from broker.control.publication import NotALogEntry, Publication, parse_live
+from broker.control.replica import Replica, Verdict
+from broker.control.turns import MAX_WRITES, Turn
+from broker.observe import Counters
+from broker.store.snapshot import Snapshot
+from broker.wire.doorbell import Doorbell
+
+if TYPE_CHECKING:
+    from broker.control.member import Member
+
+MAX_AHEAD = 1024
+"""Publications that may wait for the ones before them; more are read from the log again."""
+
+MAX_QUEUED = 1024
+"""Publications that may wait for their fan-out; past that every session gets a fresh snapshot instead."""
+
+
+class Room:
+    """The sessions of one organization on this broker.
+
+    Args:
+        replica: the organization's state.
+        counters: `control_sent` is raised here.
+        clock: unix time in seconds, for signatures.
+        spawn: starts a task for a fan-out that takes more than one turn.
+        delivered: told of each message that wants acks, with the sessions that are its addressees.
+        doubt: told when the replica may have missed something.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        counters: Counters,
+        clock: Callable[[], float],
+        spawn: Callable[[Callable[[], Awaitable[Any]]], None],
+        delivered: "Callable[[Publication, list[Member]], None]",
+        doubt: "Callable[[Room, str], None]",
+    ) -> None:
+        self.replica = replica
+        self.members: dict[Member, None] = {}
+        self.waiting: dict[Member, None] = {}  # sessions that came before the first snapshot
+        self.ready = trio.Event()
+        self.bell = Doorbell()  # wakes the task that keeps the replica right
+        self.left_at = trio.current_time()
+        self.generation = 0
+        self._counters = counters
+        self._clock = clock
+        self._spawn = spawn
+        self._delivered = delivered
+        self._doubt = doubt
+        self._ahead: dict[int, Publication] = {}
+        self._queue: deque[tuple[Publication | None, int, int]] = deque()  # publication or refresh, generation, seq
+        self._fanning = False
+
+    @property
+    def organization_id(self) -> str:
+        """Whose room it is."""
+        return self.replica.organization_id
+
+    @property
+    def seq(self) -> int:
+        """How far the replica has come."""
+        return 0 if self.replica.position is None else self.replica.position.seq
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether nobody is here or about to come."""
+        return not self.members and not self.waiting
+
+    def join(self, member: "Member") -> None:
+        """Add a session: its snapshot is that of this very moment, and it misses nothing that comes after."""
+        member.begin(self.generation, self.seq)
+        self.waiting.pop(member, None)
+        self.members[member] = None
+
+    def leave(self, member: "Member") -> None:
+        """Remove a session; safe during a fan-out."""
+        self.waiting.pop(member, None)
+        self.members.pop(member, None)
+        if self.is_deserted:
+            self.left_at = trio.current_time()
+
+    def hear(self, payload: bytes) -> None:
+        """Take a message of the live channel."""
+        try:
+            publication = parse_live(payload)
+        except NotALogEntry as error:
+            self._doubt(self, f"not a log entry: {error}")
+            return
+        self.accept(publication)
+
+    def accept(self, publication: Publication) -> None:
+        """Take a publication, from the live channel or from the log, in whatever order they come."""
+        verdict = self.replica.judge(publication)
+        if verdict is Verdict.NEXT:
+            self._take(publication)
+            while self._ahead:
+                following = self._ahead.pop(self.seq + 1, None)
+                if following is None or self.replica.judge(following) is not Verdict.NEXT:
+                    break
+                self._take(following)
+        elif verdict is Verdict.AHEAD:
+            if len(self._ahead) < MAX_AHEAD:
+                self._ahead[publication.seq] = publication
+            self._doubt(self, "a gap")
+        elif verdict is Verdict.STRANGE:
+            self._doubt(self, "another log")
+
+    def load(self, snapshot: Snapshot, recent: Iterable[Publication]) -> None:
+        """Begin a new life with what the store says; every session gets a fresh snapshot, in-band."""
+        self.replica.load(snapshot, list(recent))
+        self._queue.clear()
+        self._refresh()
+        self.ready.set()
+        ahead, self._ahead = self._ahead, {}
+        for publication in sorted(ahead.values(), key=lambda each: each.seq):
+            if publication.epoch == snapshot.epoch and publication.seq > self.seq:
+                self.accept(publication)
+
+    def settled(self) -> None:
+        """The replica has been found right: what still waits for something before it came from elsewhere."""
+        for seq in [seq for seq in self._ahead if seq <= self.seq]:
+            del self._ahead[seq]
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether publications wait for one that has not come."""
+        return bool(self._ahead)
+
+    def _take(self, publication: Publication) -> None:
+        self.replica.take(publication)
+        if not self.members:
+            return
+        self._queue.append((publication, self.generation, publication.seq))
+        if self._fanning:
+            if len(self._queue) > MAX_QUEUED:
+                self._queue.clear()
+                self._refresh()
+        elif len(self.members) <= MAX_WRITES:
+            while self._queue:
+                self._tell_at_once(self._queue.popleft())
+        else:
+            self._begin_fan_out()
+
+    def _refresh(self) -> None:
+        self.generation += 1
+        self._queue.append((None, self.generation, self.seq))
+        if not self._fanning:
+            if len(self.members) <= MAX_WRITES:
+                self._tell_at_once(self._queue.popleft())
+            else:
+                self._begin_fan_out()
+
+    def _begin_fan_out(self) -> None:
+        self._fanning = True
+        self._spawn(self._fan_out)
+
+    def _tell_at_once(self, item: "tuple[Publication | None, int, int]") -> None:
+        addressees: list[Member] = []
+        second = int(self._clock())
+        for member in list(self.members):
+            self._tell(member, item, second, addressees)
+        self._done(item[0], addressees)
+
+    async def _fan_out(self) -> None:
+        """Tell a large room what is queued, one after the other; whoever joins meanwhile knows it already."""
+        turn = Turn()
+        while self._queue:
+            item = self._queue.popleft()
+            addressees: list[Member] = []
+            second = int(self._clock())
+            for member in list(self.members):
+                self._tell(member, item, second, addressees)
+                if turn.is_over():
+                    await turn.end()
+                    second = int(self._clock())
+            self._done(item[0], addressees)
+        self._fanning = False
+
+    def _tell(
+        self, member: "Member", item: "tuple[Publication | None, int, int]", second: int, addressees: "list[Member]"
+    ) -> None:
+        publication, generation, seq = item
+        if publication is None:
+            if member.generation < generation:
+                member.begin(generation, seq)
+        elif (
+            member.deliver(publication, generation, second)
+            and publication.wants_ack
+            and publication.is_for(member.bound)
+        ):
+            addressees.append(member)
+
+    def _done(self, publication: Publication | None, addressees: "list[Member]") -> None:
+        if publication is None:
+            return
+        publication.message.forget_frames()
+        self._counters.control_sent += len(self.members)
+        if addressees:
+            self._delivered(publication, addressees)

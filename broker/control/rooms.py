@@ -1,0 +1,195 @@
+"""All rooms: opened when the first session comes, kept right against the log, closed some time after the last one."""
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from redis.exceptions import RedisError
+
+from broker.control.mending import Mender, Refused
+from broker.control.publication import Publication
+from broker.control.replica import Replica
+from broker.control.room import Room
+from broker.link.errors import LinkDown, SubscriptionEnded
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters, Repeated
+from broker.store.drive import Call
+from broker.store.layout import Layout
+
+if TYPE_CHECKING:
+    from broker.control.member import Member
+
+CHECK_SECONDS = 5.0
+"""How often a room is compared with its log even though nothing seems wrong: a message can be lost in silence."""
+
+KEPT_SECONDS = 60.0
+"""How long an empty room is kept right for the client that comes back."""
+
+RETRY_SECONDS = (0.05, 2.0)
+
+RESYNC_SECONDS = 60.0
+"""How long a store that answers may refuse a snapshot before clients are told to look elsewhere."""
+
+MENDED_AT_ONCE = 64
+
+
+class Rooms:
+    """The organizations with sessions on this broker.
+
+    Args:
+        layout: names in the store.
+        call: the command link's `call`.
+        link: the control plane's subscription link.
+        counters: `gap_repairs` and `control_repairs` are raised here.
+        log: structlog.
+        clock: unix time in seconds.
+        window: `control.replay_window`, in seconds.
+        receipt_ttl: how long a message can be acknowledged, in seconds.
+        delivered: told of each message that wants acks, with the sessions that it was for.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        call: Call,
+        link: SubscriptionLink,
+        counters: Counters,
+        log: Any,
+        clock: Callable[[], float],
+        window: float,
+        receipt_ttl: float,
+        delivered: "Callable[[Publication, list[Member]], None]",
+    ) -> None:
+        self._layout = layout
+        self._link = link
+        self._counters = counters
+        self._log = log
+        self._repeated = Repeated(log)
+        self._clock = clock
+        self._window = window
+        self._receipt_ttl = receipt_ttl
+        self._delivered = delivered
+        self._rooms: dict[str, Room] = {}
+        self._in_doubt: dict[Room, float] = {}  # since when, in unix seconds
+        self._mender = Mender(layout, call, window, log, counters)
+        self._mending = trio.Semaphore(MENDED_AT_ONCE)
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def get(self, organization_id: str) -> Room | None:
+        """Return the room of an organization, if there is one; it may not be ready."""
+        return self._rooms.get(organization_id)
+
+    @property
+    def blind_since(self) -> float | None:
+        """Unix time since when something may be missed (link down, gap not mended); None if all is well."""
+        times = list(self._in_doubt.values())
+        if not self._link.state.up:
+            times.append(self._link.state.since)
+        return min(times, default=None)
+
+    def current(self, organization_id: str) -> Room | None:
+        """Return the room of an organization if what it knows is what the store knows."""
+        room = self._rooms.get(organization_id)
+        if room is None or not room.ready.is_set() or room in self._in_doubt or not self._link.state.up:
+            return None
+        return room
+
+    def enter(self, member: "Member") -> Room:
+        """Return the room that a session may join once it is ready; it is opened if need be."""
+        room = self._rooms.get(member.organization_id)
+        if room is None:
+            room = self._open(member.organization_id)
+        room.waiting[member] = None
+        return room
+
+    def hear(self, organization_id: str, payload: bytes) -> None:
+        """Take a message of an organization's live channel."""
+        room = self._rooms.get(organization_id)
+        if room is not None:
+            room.hear(payload)
+
+    def restored(self) -> None:
+        """The subscription link is back: what was published in between was not heard."""
+        for room in self._rooms.values():
+            self._doubt(room, "the link was down")
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the tasks of all rooms, until cancelled."""
+        async with trio.open_nursery() as rooms:
+            self._nursery = rooms
+            task_status.started()
+            await trio.sleep_forever()
+
+    def _open(self, organization_id: str) -> Room:
+        assert self._nursery is not None, "rooms are opened while run() runs"
+        nursery = self._nursery
+        room = self._rooms[organization_id] = Room(
+            Replica(organization_id, self._window, self._receipt_ttl),
+            counters=self._counters,
+            clock=self._clock,
+            spawn=nursery.start_soon,
+            delivered=self._delivered,
+            doubt=self._doubt,
+        )
+        self._in_doubt[room] = self._clock()
+        nursery.start_soon(self._tend, room)
+        return room
+
+    def _doubt(self, room: Room, why: str) -> None:
+        if room.ready.is_set() and room not in self._in_doubt:
+            self._counters.gap_repairs += 1
+            org = room.organization_id
+            self._repeated.info(f"{org} {why}", "comparing with the log", org=org, why=why)
+        self._in_doubt.setdefault(room, self._clock())
+        room.bell.ring()
+
+    async def _tend(self, room: Room) -> None:
+        """Keep one room right for as long as it exists."""
+        channel = self._layout.live(room.organization_id).encode()
+        refused_since: float | None = None
+        failures = 0
+        while True:
+            try:
+                await self._link.subscribe(channel).wait()
+                async with self._mending:
+                    await self._mender.mend(room)
+            except (LinkDown, trio.TooSlowError):
+                refused_since = None
+            except SubscriptionEnded:
+                continue
+            except (RedisError, Refused) as error:
+                self._in_doubt.setdefault(room, self._clock())
+                org = room.organization_id
+                self._repeated.error(f"refused {org}", "cannot read an organization", org=org, error=error)
+                refused_since = self._give_up(room, refused_since, str(error))
+            else:
+                failures, refused_since = 0, None
+                if not room.has_gap:
+                    self._in_doubt.pop(room, None)
+                with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2)):
+                    await room.bell.wait()
+                if room.is_deserted and trio.current_time() - room.left_at > KEPT_SECONDS:
+                    break
+                continue
+            failures += 1
+            await trio.sleep(min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2**failures) * random.uniform(0.5, 1))
+        # no checkpoint up to here since nobody was found inside: whoever comes next opens a new room
+        del self._rooms[room.organization_id]
+        self._in_doubt.pop(room, None)
+        self._link.unsubscribe(channel)
+
+    def _give_up(self, room: Room, since: float | None, why: str) -> float:
+        """The store answers but refuses: after a while, tell the sessions, once, that we cannot know."""
+        now = trio.current_time()
+        if since is None:
+            return now
+        if since and now - since > RESYNC_SECONDS:
+            for member in [*room.members, *room.waiting]:
+                member.resync(f"no snapshot can be had: {why}"[:200])
+            return 0.0  # said; a success starts anew
+        return since

@@ -1,0 +1,57 @@
+"""What every part of the control plane may use; built once, in one place."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from broker.config import Config
+from broker.control.message import Signers
+from broker.keys import KeyCache
+from broker.observe import Counters
+from broker.store.drive import Call
+from broker.store.layout import Layout
+
+if TYPE_CHECKING:
+    from broker.control.presence import Presence
+    from broker.control.receipts import ReceiptBook
+    from broker.control.resends import Resends
+    from broker.control.rooms import Rooms
+    from broker.control.turns import Turns
+
+
+@attrs.frozen(eq=False)
+class ControlServices:
+    """The surroundings of a control session.
+
+    Attributes:
+        config: the whole configuration.
+        layout: names in the store.
+        call: the command link's `call`.
+        rooms: the organizations with sessions here.
+        keys: the key cache.
+        signers: who is signed for, shared by sessions.
+        resends: what waits for an ack, over all sessions.
+        receipts: writes who was sent what and who acknowledged it.
+        presence: writes who is connected.
+        turns: spreads the sending of snapshots.
+        counters: what is counted.
+        log: structlog.
+        broker_id: names this broker in receipts and presence.
+        clock: unix time in seconds.
+    """
+
+    config: Config
+    layout: Layout
+    call: Call
+    rooms: "Rooms"
+    keys: KeyCache
+    signers: Signers
+    resends: "Resends"
+    receipts: "ReceiptBook"
+    presence: "Presence"
+    turns: "Turns"
+    counters: Counters
+    log: Any
+    broker_id: str
+    clock: Callable[[], float]

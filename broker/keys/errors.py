@@ -1,0 +1,5 @@
+"""What can go wrong when a key is looked up."""
+
+
+class KeysUnavailable(Exception):
+    """The store cannot be asked now, and nothing that is known is recent enough."""

@@ -1,0 +1,105 @@
+import json
+from typing import Any
+
+import trio
+
+from protocol.signing import ack_body, body_hash, signature, verify_envelope
+from tests.conftest import Valkey
+from tests.control.broker import ORG, Broker, add_key, publisher
+from tests.support.ws_client import WsClient
+
+
+async def snapshot(client: WsClient) -> dict[str, Any]:
+    """Receive the first message and return its workflows by id."""
+    message = await client.receive_json()
+    assert message["type"] == "initial_state"
+    return {each["workflow_id"]: each for each in message["workflows"]}
+
+
+def opened(text: str | bytes, api_key: str, secret: str) -> Any:
+    """Verify an envelope as a client does, and return what was signed."""
+    return json.loads(verify_envelope(text, secret, api_key=api_key))
+
+
+async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey) -> None:
+    """A session gets its bound workflow in the snapshot, then a kill within the second, both rightly signed."""
+    api_key, record = add_key(valkey, "wf")
+    assert record.secret_key is not None
+    async with await broker.connect(api_key, record.secret_key) as client:
+        first = opened(await client.receive(), api_key, record.secret_key)
+        assert first == {
+            "type": "initial_state",
+            "organization_id": ORG,
+            "workflows": [{"workflow_id": "wf", "state": "Normal", "version": 0, "reason": None, "updated_at": 0}],
+        }
+        applied = await trio.to_thread.run_sync(lambda: publisher(valkey).kill(ORG, "wf", reason="costs"))
+        change = opened(await client.receive(), api_key, record.secret_key)
+        assert (change["state"], change["version"], change["reason"]) == ("Killed", 1, "costs")
+        assert change["message_id"] == applied.message_id
+
+
+async def test_plain_publication_is_applied_once(broker: Broker, valkey: Valkey) -> None:
+    """A plain PUBLISH in any case reaches a session, normalized, and a refused one hurts nobody."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        assert await snapshot(client) == {}
+        valkey.client.publish(f"control:{ORG}", "not json")
+        valkey.client.publish(
+            f"control:{ORG}", json.dumps({"type": "state_change", "workflow_id": "w", "state": "PAUSED"})
+        )
+        change = await client.receive_json()
+        assert (change["type"], change["state"], change["version"]) == ("state_change", "Paused", 1)
+    assert broker.counters.control_inputs_refused["invalid_json"] == 1
+    assert broker.counters.control_applied["applied"] == 1
+
+
+async def test_kill_while_nobody_was_there(broker: Broker, valkey: Valkey) -> None:
+    """A kill made before an agent connects is in its snapshot, and sent as a message so that it can be acked."""
+    api_key, _ = add_key(valkey, "wf")
+    applied = await trio.to_thread.run_sync(lambda: publisher(valkey).kill(ORG, "wf"))
+    async with await broker.connect(api_key) as client:
+        assert (await snapshot(client))["wf"]["state"] == "Killed"
+        assert (await client.receive_type("state_change"))["message_id"] == applied.message_id
+
+
+async def test_resent_until_acknowledged(broker: Broker, valkey: Valkey) -> None:
+    """A kill is sent again until its ack comes, and not after it."""
+    api_key, record = add_key(valkey, "wf")
+    assert record.secret_key is not None
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        await trio.to_thread.run_sync(lambda: publisher(valkey).kill(ORG, "wf"))
+        first, second = await client.receive_json(), await client.receive_json()
+        assert first["message_id"] == second["message_id"]
+        at = int(broker.clock())
+        signed = signature(record.secret_key, at, api_key, body_hash(ack_body(first["message_id"], at)))
+        await client.send_json(
+            type="ack", message_id=first["message_id"], received_at=at, timestamp=at, api_key=api_key, signature=signed
+        )
+        await client.silence(0.5)
+    assert broker.counters.acks == 1
+
+
+async def test_bad_messages_are_answered(broker: Broker, valkey: Valkey) -> None:
+    """Ping gets an unsigned pong, nonsense an error, and the session lives on."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        await client.send_json(type="ping")
+        assert await client.receive_json() == {"type": "pong"}
+        await client.send("[]")
+        assert (await client.receive_json())["code"] == "invalid_message"
+        await client.send(b"\x00")
+        assert (await client.receive_json())["code"] == "binary_message"
+        await client.send_json(type="subscribed")
+        await client.send_json(type="ping")
+        assert await client.receive_json() == {"type": "pong"}
+
+
+async def test_endless_nonsense_ends_it(broker: Broker, valkey: Valkey) -> None:
+    """A client that sends nothing but nonsense is closed with 4400."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        for _ in range(100):
+            await client.send("?")
+        assert (await client.wait_closed()).code == 4400
