@@ -75,8 +75,8 @@ async def identify(
 
 async def admit_control(
     request: Request, org_id: str, services: DoorServices, slots: Slots, say: Repeated
-) -> tuple[str, KeyRecord, Slot]:
-    """Decide about a control upgrade; returns the API key, its record, and the place to be given back.
+) -> tuple[str, Admission, Slot]:
+    """Decide about a control upgrade; returns the API key, what it admits to, and the place to be given back.
 
     Raises:
         Refused: 401, 403, 404, 429, or 503.
@@ -95,7 +95,7 @@ async def admit_control(
         slot = await slots.take_within(record.key_id, deadline - trio.current_time())
     except Full as full:
         raise full.refused() from None
-    return api_key, record, slot
+    return api_key, admission, slot
 
 
 def watch_transmission(raw: socket.socket) -> None:

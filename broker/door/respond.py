@@ -39,7 +39,7 @@ async def respond(request: Request, match: Match, conversation: Conversation, st
 
 def _readiness(state: DoorState) -> Readiness:
     readiness = state.services.ready()
-    if state.draining:
+    if state.draining and "draining" not in readiness.problems:
         return Readiness(("draining", *readiness.problems), readiness.warnings)
     return readiness
 

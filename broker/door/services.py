@@ -17,8 +17,9 @@ __all__ = ["DoorServices", "Keys", "Rest"]
 EventSession = Callable[[Peer, KeyRecord], Awaitable[None]]
 """Serves one event socket until it is over: (peer, the key that opened it)."""
 
-ControlSession = Callable[[Peer, KeyRecord, str, str], Awaitable[None]]
-"""Serves one control socket until it is over: (peer, key, api_key as presented, organization_id)."""
+ControlSession = Callable[[Peer, KeyRecord, str, str, str | None], Awaitable[None]]
+"""Serves one control socket until it is over: (peer, key, api_key as presented, organization_id, the secret that the
+handshake was signed with or None)."""
 
 
 class Keys(Protocol):
@@ -51,8 +52,8 @@ class DoorServices:
     Attributes:
         config: replaced on reload; read where it is needed, so that newcomers get what is set now.
         keys: who is who.
-        counters: `accepted`, `accept_errors`, `refused`, `crashed`, `event_sessions`, `control_sessions` are
-            kept here.
+        counters: `accepted`, `accept_errors`, `refused`, `crashed`, and `event_sessions` are kept here; control
+            sessions count themselves.
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.

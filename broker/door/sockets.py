@@ -63,9 +63,12 @@ async def admit_socket(
     services = state.services
     if match.target is Target.CONTROL_SOCKET:
         org_id = match.names["org_id"]
-        api_key, record, slot = await admit_control(request, org_id, services, state.slots, state.say)
+        api_key, admission, slot = await admit_control(request, org_id, services, state.slots, state.say)
         return Admitted(
-            answer, Kind.CONTROL, slot, lambda peer: services.control_session(peer, record, api_key, org_id)
+            answer,
+            Kind.CONTROL,
+            slot,
+            lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
     if state.draining:
         raise refusal(503, ErrorCode.DRAINING, "the broker is about to restart", retry_after=1)

@@ -66,15 +66,14 @@ class DoorState:
     @contextmanager
     def present(self, kind: Kind, peer: Peer) -> Iterator[None]:
         """Count a session in for the length of the block."""
-        counters = self.services.counters
-        gauge = "control_sessions" if kind is Kind.CONTROL else "event_sessions"
-        self.sessions[kind].add(peer)
-        setattr(counters, gauge, getattr(counters, gauge) + 1)
+        sessions, counters = self.sessions[kind], self.services.counters
+        sessions.add(peer)
+        counters.event_sessions += kind is Kind.EVENTS
         try:
             yield
         finally:
-            self.sessions[kind].discard(peer)
-            setattr(counters, gauge, getattr(counters, gauge) - 1)
+            sessions.discard(peer)
+            counters.event_sessions -= kind is Kind.EVENTS
 
     @property
     def keeps_alive(self) -> bool:

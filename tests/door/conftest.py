@@ -65,8 +65,8 @@ class Application:
     async def events(self, peer: Peer, key: KeyRecord) -> None:
         await self._echo(peer, f"events {key.key_id}")
 
-    async def control(self, peer: Peer, key: KeyRecord, api_key: str, org_id: str) -> None:
-        await self._echo(peer, f"control {key.key_id} {api_key} {org_id}")
+    async def control(self, peer: Peer, key: KeyRecord, api_key: str, org_id: str, secret: str | None) -> None:
+        await self._echo(peer, f"control {key.key_id} {api_key} {org_id} {secret is not None}")
 
     async def _echo(self, peer: Peer, greeting: str) -> None:
         if self.crash:

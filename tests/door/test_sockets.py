@@ -84,8 +84,8 @@ async def test_bad_token(site: Site, target: str) -> None:
 async def test_control_socket(site: Site, headers: dict[str, str]) -> None:
     """A good key opens its organization's control socket; a signature is checked when it is there."""
     async with await WsClient.connect(site.address, "/ws/control/acme", headers) as client:
-        assert await client.receive() == "control k1 nr_live_good acme"
-        assert site.services.counters.control_sessions == 1
+        assert await client.receive() == f"control k1 nr_live_good acme {'X-Signature' in headers}"
+        assert [peer.remote.partition(":")[0] for peer in site.door.peers(Kind.CONTROL)] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_control_upgrade_waits_for_a_place(site: Site) -> None:
         while not site.door.state.slots.waiting:
             await trio.lowlevel.checkpoint()
         await clients.pop().close()
-    assert opened == ["control k1 nr_live_good acme"]
+    assert opened == ["control k1 nr_live_good acme False"]
     for client in clients:
         await client.kill()
 
@@ -213,7 +213,7 @@ async def test_control_upgrade_waits_for_the_store(site: Site, config: Config) -
 
         nursery.start_soon(come_back)
         async with await site.websocket("/ws/control/acme", X_API_Key="nr_live_good") as client:
-            assert await client.receive() == "control k1 nr_live_good acme"
+            assert await client.receive() == "control k1 nr_live_good acme False"
 
 
 async def test_store_away(site: Site) -> None:
