@@ -1,0 +1,139 @@
+"""`signalbox kill`, `pause` and `resume`: changing what a workflow is to do, and seeing that its agents know."""
+
+from typing import Any
+
+import attrs
+import click
+
+from broker.cli.errors import Failure
+from broker.cli.output import hint, print_json
+from broker.cli.receipts import wait_for_receipts
+from broker.cli.target import Target, json_option, target_options
+from broker.cli.types import Id
+from broker.publisher import Refused
+from broker.store.applied import Applied
+from broker.store.layout import Layout
+from broker.store.presence import read_presence
+from broker.store.replies import integer
+from broker.store.request import Operation, command
+from broker.store.snapshot import read_snapshot
+from protocol.states import State
+
+_PAST = {State.KILLED: "Killed", State.PAUSED: "Paused", State.NORMAL: "Resumed"}
+
+
+def _command(verb: str, state: State, help_text: str) -> click.Command:
+    """Build one of the three commands: they differ in the state that they ask for."""
+
+    @click.command(verb, help=help_text)
+    @click.argument("org", type=Id("the organization"))
+    @click.argument("workflow", type=Id("the workflow"), required=False)
+    @click.option("--all", "every", is_flag=True, help=f"{verb.capitalize()} every workflow of the organization.")
+    @click.option("--reason", metavar="TEXT", help="Why; agents are told.")
+    @click.option(
+        "--wait",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Show the agents' receipts for up to so long; exit 1 if one is missing.",
+    )
+    @click.option("--force", is_flag=True, help="Even if the workflow is Killed, which is final otherwise.")
+    @json_option
+    @target_options
+    def run(
+        target: Target,
+        org: str,
+        workflow: str | None,
+        every: bool,
+        reason: str | None,
+        wait: float | None,
+        force: bool,
+        as_json: bool,
+    ) -> None:
+        if every == (workflow is not None):
+            raise click.UsageError("Name one WORKFLOW, or --all.")
+        workflows = [workflow] if workflow is not None else _all_workflows(target, org, state, force)
+        if not workflows:
+            hint(f"Nothing to {verb} in {org}.")
+        if not target.run(_has_key(target.layout, org)):
+            raise Failure(f"{org} has no API key, hence no agents.", "Is the name right? See: signalbox keys list")
+        ways = Way(target, org, state, reason, wait, force, as_json)
+        outcomes = [ways.go(name) for name in workflows]
+        if not all(outcomes):
+            raise click.exceptions.Exit(1)
+
+    return run
+
+
+@attrs.frozen
+class Way:
+    """One change, for any workflow."""
+
+    target: Target
+    org: str
+    state: State
+    reason: str | None
+    wait: float | None
+    force: bool
+    as_json: bool
+
+    def go(self, workflow: str) -> bool:
+        """Change one workflow, say what came of it, and tell whether all is well."""
+        try:
+            with self.target.talking():
+                applied = self.target.publisher.state_change(
+                    self.org, workflow, self.state, self.reason, force=self.force
+                )
+        except Refused as refused:
+            if self.as_json:
+                print_json(_json(self.org, workflow, refused.applied))
+            Failure(f"{refused}.").show()
+            return False
+        if self.as_json:
+            print_json({**_json(self.org, workflow, applied), "state": self.state})
+        else:
+            click.echo(f"{_PAST[self.state]} {workflow} of {self.org} (version {applied.version}).")
+        if applied.previous is self.state:
+            hint(f"It was {self.state} before.")
+        if self.wait is None:
+            return True
+        if self.state is State.NORMAL:
+            hint("Agents do not acknowledge a resume: there are no receipts to wait for.")
+            return True
+        return wait_for_receipts(self.target, self.org, applied, self.wait, self.as_json)
+
+
+def _all_workflows(target: Target, org: str, state: State, force: bool) -> list[str]:
+    """Return the workflows that are known, or that an agent which is connected now is bound to, and not yet so."""
+    snapshot = target.run(read_snapshot(target.layout, org))
+    known = {name: stored.workflow.state for name, stored in snapshot.workflows.items()}
+    for session in target.run(read_presence(target.layout, org)):
+        if session.presence.workflow_id is not None:
+            known.setdefault(session.presence.workflow_id, State.NORMAL)
+    return sorted(name for name, now in known.items() if now is not state and (force or now is not State.KILLED))
+
+
+def _has_key(layout: Layout, org: str) -> Operation[bool]:
+    reply = yield command("SCARD", layout.org_keys(org))
+    return integer(reply) > 0
+
+
+def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:
+    return {
+        "type": "change",
+        "status": applied.status,
+        "organization_id": org,
+        "workflow_id": workflow,
+        "state": applied.previous,
+        "version": applied.version,
+        "previous": applied.previous,
+        "message_id": applied.message_id,
+    }
+
+
+kill = _command(
+    "kill",
+    State.KILLED,
+    "Kill a workflow: its agents stop for good. Final, unless --force is used to leave it.",
+)
+pause = _command("pause", State.PAUSED, "Pause a workflow: its agents stop until it is resumed.")
+resume = _command("resume", State.NORMAL, "Resume a paused workflow, or clear a flag.")

@@ -1,0 +1,59 @@
+"""`signalbox tail`: what is published, as it is published."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from broker.cli.tailing import Printer
+from broker.cli.target import Target, config_options, json_option, read_config
+from broker.cli.types import Channel
+
+
+@click.command()
+@click.argument("channels", type=Channel(), nargs=-1, required=True, metavar="CHANNEL...")
+@click.option("--url", metavar="URL", help="Listen through this broker, as http://HOST:PORT or wss://HOST.")
+@click.option(
+    "--token", metavar="KEY", envvar="SIGNALBOX_TOKEN", help="The API key to show it.  [env: SIGNALBOX_TOKEN]"
+)
+@click.option(
+    "--secret",
+    metavar="HEX",
+    envvar="SIGNALBOX_SECRET",
+    help="The key's secret, to sign with.  [env: SIGNALBOX_SECRET]",
+)
+@config_options
+@json_option
+def tail(
+    channels: tuple[str, ...],
+    url: str | None,
+    token: str | None,
+    secret: str | None,
+    config_path: Path | None,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Print the events of channels as they are published, until ctrl-C.
+
+    Without --url they come straight from Redis, and any of the channels may be a pattern such as 'workflow:*'. With
+    --url and --token they come through a broker, as a browser gets them.
+
+    control:ORG shows what the agents of an organization are told; through a broker this is a session like an agent's,
+    which acknowledges what it receives.
+    """
+    printer = Printer(as_json)
+    try:
+        if url is None:
+            from broker.cli.tail_redis import tail_redis
+
+            tail_redis(Target(read_config(config_path, dev), dev), channels, printer)
+        else:
+            if token is None:
+                raise click.UsageError("--url needs --token, or SIGNALBOX_TOKEN in the environment.")
+            if urlsplit(url).scheme not in ("http", "https", "ws", "wss") or not urlsplit(url).hostname:
+                raise click.BadParameter("must be http://HOST:PORT, https://, ws:// or wss://", param_hint="--url")
+            from broker.cli.tail_socket import tail_socket
+
+            tail_socket(url, token, secret, channels, printer)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,212 @@
+"""Which broker a command is about: its configuration, and the Redis that it shares with publishers and commands."""
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import click
+import redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from broker.cli.errors import Failure
+from broker.config import Config, ConfigError, load
+from broker.config.load import DEFAULT_PATH
+from broker.publisher import Publisher
+from broker.store.drive import run_sync
+from broker.store.errors import WrongSchema
+from broker.store.layout import Layout
+from broker.store.limits import LogLimits
+from broker.store.request import Operation
+from broker.store.schema import check_schema
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONNECT_TIMEOUT = 5.0
+_REPLY_TIMEOUT = 10.0
+
+
+@attrs.define(eq=False)
+class Target:
+    """A broker's configuration and a connection to its Redis, made when first needed."""
+
+    config: Config
+    dev: bool
+    _client: "redis.Redis | None" = None
+    _checked: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Names of keys and channels in that Redis."""
+        return Layout(self.config.redis.prefix)
+
+    @property
+    def url(self) -> str:
+        """The URL of the Redis; raises Failure for an embedded one whose place is unknown."""
+        return redis_url(self.config, self.dev)
+
+    @property
+    def client(self) -> "redis.Redis":
+        """A redis-py client that gives bytes."""
+        if self._client is None:
+            try:
+                self._client = redis.Redis.from_url(
+                    self.url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_REPLY_TIMEOUT
+                )
+            except (ValueError, TypeError, RedisError):
+                raise Failure("redis.url is not a URL that can be used.", "See: signalbox check-config") from None
+        return self._client
+
+    @property
+    def log_limits(self) -> LogLimits:
+        """The bounds that this broker sets for an organization's log."""
+        control = self.config.control
+        return LogLimits(retention=control.log_retention, max_entries=control.log_max_entries)
+
+    @property
+    def publisher(self) -> Publisher:
+        """A publisher on the same connection, that acts for whoever runs this command."""
+        return Publisher(
+            self.client,
+            prefix=self.config.redis.prefix,
+            actor=actor(),
+            history=self.config.events.history or None,
+            max_publication_bytes=self.config.limits.max_publication_bytes,
+            limits=self.log_limits,
+        )
+
+    def run(self, operation: Operation[T]) -> T:
+        """Carry an operation of the store out; raises Failure when Redis cannot be reached or refuses."""
+        with self.talking():
+            return run_sync(self.client, operation)
+
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Turn what goes wrong with Redis inside into a Failure, and make sure that its data is ours to touch."""
+        try:
+            if not self._checked:
+                self._checked = True
+                run_sync(self.client, check_schema(self.layout))
+            yield
+        except WrongSchema as error:
+            raise Failure(f"{error}.") from None
+        except RedisError as error:
+            raise self.unreachable(error) from None
+
+    def unreachable(self, error: RedisError) -> Failure:
+        """Say what went wrong with Redis, where, and what helps."""
+        where = self._where()
+        if isinstance(error, AuthenticationError):
+            return Failure(f"Redis at {where} refuses the credentials in redis.url.")
+        if isinstance(error, NoPermissionError):
+            return Failure(f"Redis at {where} does not permit this user to do that: {error}")
+        if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+            if self.dev:
+                return Failure("no dev broker runs on this machine.", "Start one with: make run")
+            if self.config.redis.url == "embedded":
+                return Failure(f"no broker with an embedded store runs here: nothing answers at {where}.")
+            return Failure(f"Redis at {where} cannot be reached: {_first_line(error)}")
+        return Failure(f"Redis at {where} refused: {_first_line(error)}")
+
+    def _where(self) -> str:
+        """Return the address of the Redis without its password."""
+        options = self.client.connection_pool.connection_kwargs
+        return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def redis_url(config: Config, dev: bool) -> str:
+    """Return the Redis URL that commands use for this configuration, deriving that of an embedded store."""
+    if config.redis.url != "embedded":
+        return config.redis.url
+    from broker.link.directory import dev_directory, socket_path
+    from broker.link.errors import StartupError
+
+    if not dev and config.redis.data_dir is None:
+        raise Failure(
+            'redis.data_dir is needed with redis.url = "embedded": without it the store cannot be found.',
+            "For the broker that `make run` started, use --dev.",
+        )
+    try:
+        return f"unix://{socket_path(config.redis.data_dir or dev_directory())}"
+    except StartupError as error:
+        raise Failure(str(error)) from None
+
+
+def read_config(path: Path | None, dev: bool) -> Config:
+    """Return the configuration that --config or --dev means; raises Failure with everything that is wrong with it.
+
+    Without either it is the default file. Where that is missing, environment variables alone will do.
+    """
+    if dev and path is not None:
+        raise click.UsageError("--config and --dev exclude each other.")
+    if path is None and not dev:
+        path = DEFAULT_PATH
+        if not path.exists() and any(name.startswith("SIGNALBOX_") and "__" in name for name in os.environ):
+            path = None
+        elif not path.exists():
+            raise Failure(
+                f"{path} does not exist.",
+                "Name a file with --config, or use --dev for the broker that `make run` started.",
+            )
+    try:
+        config = load(path)
+    except ConfigError as error:
+        raise Failure("\n  ".join([f"{path or 'the configuration'} is wrong:", *map(str, error.problems)])) from None
+    return as_dev(config) if dev else config
+
+
+def as_dev(config: Config) -> Config:
+    """Return the configuration of a broker to try things out: unsigned handshakes are admitted."""
+    return attrs.evolve(config, control=attrs.evolve(config.control, handshake_signature="optional"))
+
+
+def config_options(command: F) -> F:
+    """Give a command --config and --dev."""
+    command = click.option("--dev", is_flag=True, help="The dev broker of this machine, started by `make run`.")(
+        command
+    )
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="SIGNALBOX_CONFIG",
+        metavar="FILE",
+        help=f"The broker's configuration.  [default: {DEFAULT_PATH}]",
+    )(command)
+
+
+def target_options(command: F) -> F:
+    """Give a command --config and --dev, and the Target that they mean as its first argument."""
+
+    def with_target(*args: Any, config_path: Path | None, dev: bool, **options: Any) -> Any:
+        return command(Target(read_config(config_path, dev), dev), *args, **options)
+
+    with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
+    if hasattr(command, "__click_params__"):
+        with_target.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    return config_options(with_target)  # type: ignore[return-value]
+
+
+def json_option(command: F) -> F:
+    """Give a command --json."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object per line on stdout, nothing else.")(
+        command
+    )
+
+
+def actor() -> str:
+    """Return who runs this command, for the record: `cli:alice@host`; behind sudo, the user who called it."""
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"cli:{user}@{socket.gethostname()}"

@@ -1,0 +1,233 @@
+"""`signalbox kill`, `pause`, `resume` and `status`."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from broker.store.brokers import heartbeat
+from broker.store.drive import run_sync
+from broker.store.layout import Layout
+from broker.store.log import parse_live
+from broker.store.presence import Presence, put_presence
+from broker.store.receipts import Addressee, Delivery, acknowledge, deliver, mark
+from broker.store.request import Operation
+from protocol.codec import decode_control_server
+from protocol.control import StateChange
+from tests.cli.conftest import Shell
+from tests.conftest import Valkey
+
+LAYOUT = Layout()
+T = TypeVar("T")
+Do = Callable[[Operation[T]], T]
+
+
+@pytest.fixture
+def org(shell: Shell) -> str:
+    """Return an organization that has a key."""
+    shell("keys", "add", "--org", "acme")
+    return "acme"
+
+
+@contextmanager
+def agents(valkey: Valkey, org: str, answer: Callable[[str, str], None], *sessions: Addressee) -> Iterator[None]:
+    """Be a broker with these agents: it reports each state_change, and calls `answer` per message and agent."""
+    run_sync(valkey.client, heartbeat(LAYOUT, "b1", {}))
+    present = {each.session_id: Presence(each.key_id, each.workflow_id, int(time.time()) - 90) for each in sessions}
+    run_sync(valkey.client, put_presence(LAYOUT, org, "b1", present))
+    pubsub = valkey.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub.subscribe(LAYOUT.live(org))
+    pubsub.get_message(timeout=5)
+
+    def listen() -> None:
+        for message in pubsub.listen():
+            if message["data"] == b"end":
+                return
+            change = decode_control_server(parse_live(message["data"]).message)
+            if not isinstance(change, StateChange):
+                continue
+            meant = [each for each in sessions if each.workflow_id in (None, change.workflow_id)]
+            run_sync(valkey.client, deliver(LAYOUT, org, change.message_id, "b1", meant))
+            for each in meant:
+                answer(change.message_id, each.session_id)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield
+    finally:
+        valkey.client.publish(LAYOUT.live(org), "end")
+        thread.join()
+        pubsub.close()
+
+
+@pytest.fixture
+def confirm(valkey: Valkey, org: str) -> Callable[[str, str], None]:
+    """Return what an agent that obeys does."""
+
+    def answer(message_id: str, session_id: str) -> None:
+        run_sync(valkey.client, acknowledge(LAYOUT, org, message_id, session_id, int(time.time())))
+
+    return answer
+
+
+def test_a_life_of_a_workflow(shell: Shell, org: str) -> None:
+    """Each change has the next version, and status shows the last one with who made it."""
+    assert shell("pause", org, "wf", "--reason", "lunch").stdout == "Paused wf of acme (version 1).\n"
+    assert shell("resume", org, "wf").stdout == "Resumed wf of acme (version 2).\n"
+    killed = shell.json_line("kill", org, "wf", "--reason", "runaway")
+    assert killed == {
+        "type": "change", "status": "applied", "organization_id": "acme", "workflow_id": "wf", "state": "Killed",
+        "version": 3, "previous": "Normal", "message_id": killed["message_id"],
+    }  # fmt: skip
+    (workflow,) = (line for line in shell.json("status", org) if line["type"] == "workflow")
+    assert (workflow["state"], workflow["version"], workflow["reason"]) == ("Killed", 3, "runaway")
+    assert workflow["actor"].startswith("cli:")
+    assert workflow["message_id"] == killed["message_id"]
+    shown = shell("status", org).stdout
+    assert "wf        Killed  3" in shown
+    assert "No agent of acme is connected." in shown
+
+
+def test_killed_is_final(shell: Shell, org: str) -> None:
+    """Nothing leaves Killed without --force, and the refusal says so; killing again is possible."""
+    shell("kill", org, "wf")
+    for command in ("pause", "resume"):
+        refused = shell(command, org, "wf", status=1)
+        assert refused.stdout == ""
+        assert "is Killed, and Killed is terminal" in refused.stderr
+        assert "--force" in refused.stderr
+        assert shell.json_line(command, org, "wf", status=1)["status"] == "terminal"
+    assert "version 2" in shell("kill", org, "wf").stdout
+    assert "Resumed" in shell("resume", org, "wf", "--force").stdout
+
+
+def test_an_unknown_organization(shell: Shell) -> None:
+    """A slip in the name of the organization must not look like a kill."""
+    refused = shell("kill", "acmee", "wf", status=1)
+    assert refused.stdout == ""
+    assert "acmee has no API key" in refused.stderr
+
+
+def test_all(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]) -> None:
+    """--all means every workflow that is known or has an agent; what is Killed stays, unless forced."""
+    shell("pause", org, "a")
+    shell("kill", org, "b")
+    with agents(valkey, org, confirm, Addressee("s1", "k1", "c")):
+        assert shell("pause", org, "--all").stdout == "Paused c of acme (version 1).\n"
+        assert shell("resume", org, "--all").stdout.count("Resumed") == 2
+        killed = shell("kill", org, "--all").stdout
+        assert killed.count("Killed") == 2
+        assert "Killed a of" in killed
+        assert "Killed c of" in killed
+    assert "Nothing to kill" in shell("kill", org, "--all").stderr
+    assert shell("resume", org, "--all", "--force").stdout.count("Resumed") == 3
+
+
+def test_every_agent_confirms(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]) -> None:
+    """Receipts are shown one by one and summed up; agents of other workflows are not asked."""
+    everybody = (Addressee("s1", "k1", "wf"), Addressee("s2", "k2", None), Addressee("s3", "k3", "other"))
+    with agents(valkey, org, confirm, *everybody):
+        lines = shell("kill", org, "wf", "--wait", "10").stdout.splitlines()
+        assert lines[0] == "Killed wf of acme (version 1)."
+        assert lines[1].startswith("  agent s1 (key k1 of wf, broker b1) confirmed after ")
+        assert lines[2].startswith("  agent s2 (key k2, broker b1) confirmed after ")
+        assert lines[3].startswith("2 of 2 agents confirmed, the slowest after ")
+        change, first, second, summary = shell.json("kill", org, "wf", "--wait", "10")
+        assert change["type"] == "change"
+        assert {first["session_id"], second["session_id"]} == {"s1", "s2"}
+        assert first["status"] == "confirmed"
+        assert (summary["agents"], summary["confirmed"], summary["unconfirmed"]) == (2, 2, [])
+
+
+def test_an_agent_that_does_not_confirm_is_named(shell: Shell, org: str, valkey: Valkey) -> None:
+    """Who did not answer, never answered or went away is said, with the diagnosis, and the exit status is 1."""
+
+    def answer(message_id: str, session_id: str) -> None:
+        if session_id == "s2":
+            run_sync(valkey.client, mark(LAYOUT, org, message_id, "s2", Delivery.UNCONFIRMED, "wrong secret"))
+        if session_id == "s3":
+            run_sync(valkey.client, mark(LAYOUT, org, message_id, "s3", Delivery.GONE))
+
+    with agents(valkey, org, answer, *(Addressee(name, "k", "wf") for name in ("s1", "s2", "s3"))):
+        shown = shell("kill", org, "wf", "--wait", "0.3", status=1).stdout
+        assert "0 of 3 agents confirmed.\n" in shown
+        assert "not confirmed: agent s1 (key k of wf, broker b1), has not answered yet\n" in shown
+        assert "not confirmed: agent s2 (key k of wf, broker b1), never answered: wrong secret\n" in shown
+        assert "not confirmed: agent s3 (key k of wf, broker b1), disconnected before it answered\n" in shown
+        summary = shell.json("kill", org, "wf", "--wait", "0.3", status=1)[-1]
+        assert len(summary["unconfirmed"]) == 3
+
+
+def test_a_broker_that_does_not_report_is_unknown(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """Agents behind a broker from which nothing is heard are not taken for confirmed."""
+    with agents(valkey, org, confirm, Addressee("s1", "k", "wf")):
+        run_sync(valkey.client, heartbeat(LAYOUT, "b2", {}))
+        run_sync(valkey.client, put_presence(LAYOUT, org, "b2", {"s9": Presence("k", None, 1)}))
+        summary = shell.json("kill", org, "wf", "--wait", "0.3", status=1)[-1]
+        assert (summary["confirmed"], summary["unknown_brokers"]) == (1, ["b2"])
+        assert "unknown: broker b2" in shell("kill", org, "wf", "--wait", "0.3", status=1).stdout
+
+
+def test_no_agent_is_connected(shell: Shell, org: str) -> None:
+    """Then there is nothing to wait for, which is said, and is no failure."""
+    assert "No agent is connected" in shell("kill", org, "wf", "--wait", "60").stdout
+    assert "no receipts to wait for" in shell("resume", org, "wf", "--force", "--wait", "60").stderr
+
+
+def test_status_shows_agents_and_troubles(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """Who is connected where and since when; a log that was cut, and a missing broker, are said."""
+    assert "No broker is running" in shell("status", org).stderr
+    valkey.client.hset(LAYOUT.meta(org), mapping={"capped": 3, "capped_at": int(time.time() * 1000)})
+    with agents(valkey, org, confirm, Addressee("s1", "k1", "wf")):
+        result = shell("status", org)
+        assert "s1     k1   wf        b1      90s ago" in result.stdout
+        assert "cut 3 entries" in result.stderr
+        lines = {line["type"]: line for line in shell.json("status", org)}
+        assert lines["agent"]["session_id"] == "s1"
+        assert lines["broker"]["broker_id"] == "b1"
+        assert lines["log"]["capped"] == 3
+
+
+def test_revoking_names_the_agents_that_are_cut_off(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """Who revokes a key hears which agents run on out of reach."""
+    key_id = shell.json_line("keys", "add", "--org", org, "--workflow", "wf")["key_id"]
+    with agents(valkey, org, confirm, Addressee("s1", key_id, "wf"), Addressee("s2", "other", "wf")):
+        result = shell("keys", "revoke", key_id)
+        assert "1 agent of acme can no longer be reached" in result.stderr
+        assert "s1" in result.stderr
+        assert "s2" not in result.stderr
+        assert "1 connected agent cut off" in result.stdout
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_revoke_with_kill(shell: Shell, org: str, valkey: Valkey, obeys: bool) -> None:
+    """--kill kills the key's workflow first, and the key is revoked only when its agents have confirmed."""
+    key_id = shell.json_line("keys", "add", "--org", org, "--workflow", "wf")["key_id"]
+
+    def answer(message_id: str, session_id: str) -> None:
+        if obeys:
+            run_sync(valkey.client, acknowledge(LAYOUT, org, message_id, session_id, int(time.time())))
+        else:
+            run_sync(valkey.client, mark(LAYOUT, org, message_id, session_id, Delivery.UNCONFIRMED))
+
+    with agents(valkey, org, answer, Addressee("s1", key_id, "wf")):
+        result = shell("keys", "revoke", key_id, "--kill", status=0 if obeys else 1)
+    assert "Killed wf of acme" in result.stdout
+    status = {key["key_id"]: key["status"] for key in shell.json("keys", "list")}[key_id]
+    assert status == ("revoked" if obeys else "active")
+
+
+def test_revoke_with_kill_of_a_key_for_everything(shell: Shell, org: str) -> None:
+    """What runs with an unbound key is not known, so that the operator has to say what to kill."""
+    key_id = shell.json_line("keys", "add", "--org", org)["key_id"]
+    assert "is bound to no workflow" in shell("keys", "revoke", key_id, "--kill", status=1).stderr

@@ -1,0 +1,149 @@
+"""`check-config`, `default-config`, and how every command finds its configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli.app import signalbox
+from broker.config import Config, loads
+
+Write = Callable[[str], Path]
+
+
+def run(*args: str) -> Result:
+    """Run a command as it is."""
+    return CliRunner().invoke(signalbox, args, prog_name="signalbox")
+
+
+def test_check_config_names_every_problem(write_config: Write) -> None:
+    """Each problem has a line on stdout with key and line, and the exit status is 1."""
+    path = write_config('[server]\nbind = "here"\n[limits]\nmax_fragments = 0\n')
+    result = run("check-config", "--config", str(path))
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "server.bind: must be host:port, [v6]:port or unix:/path (line 2)\n"
+        "limits.max_fragments: must be between 1 and 1000000, not 0 (line 4)\n"
+    )
+    assert result.stderr == f"signalbox: 2 problems in {path}.\n"
+
+
+def test_check_config_looks_at_the_files_too(write_config: Write) -> None:
+    """A certificate that is not there is found before the broker is started with it."""
+    path = write_config('[server]\ntls_certificate = "/no/c"\ntls_key = "/no/k"\n[redis]\nurl = "redis://h"')
+    result = run("check-config", "--config", str(path))
+    assert result.exit_code == 1
+    assert "server.tls_key: /no/k cannot be read: No such file or directory" in result.stdout
+
+
+def test_check_config_says_when_all_is_right(write_config: Write) -> None:
+    """Nothing wrong is exit status 0."""
+    path = write_config('[redis]\nurl = "redis://h"\n')
+    result = run("check-config", "--config", str(path))
+    assert (result.exit_code, result.stdout) == (0, f"{path} is right.\n")
+    assert run("check-config", "--dev").exit_code == 0
+
+
+def test_default_config_is_a_configuration() -> None:
+    """What it prints can be written to a file and used."""
+    result = run("default-config")
+    assert result.exit_code == 0
+    assert loads(result.stdout) == Config()
+
+
+@pytest.mark.parametrize("command", [["check-config"], ["status", "acme"], ["serve"], ["tail", "workflow:a"]])
+def test_config_and_dev_exclude_each_other(write_config: Write, command: list[str]) -> None:
+    """Two brokers at once are wrong usage."""
+    assert run(*command, "--dev", "--config", str(write_config(""))).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [["status", "acme"], ["keys", "list"], ["kill", "acme", "wf"]])
+def test_a_missing_configuration_is_said(write_config: Write, command: list[str], tmp_path: Path) -> None:
+    """A file that is not there, or not right, is one sentence and exit status 1."""
+    result = run(*command, "--config", str(tmp_path / "none.toml"))
+    assert result.exit_code == 1
+    assert "cannot be read: No such file or directory" in result.stderr
+    result = run(*command, "--config", str(write_config("[servr]\n")))
+    assert result.exit_code == 1
+    assert 'servr: unknown section, did you mean "server"? (line 1)' in result.stderr
+
+
+def test_serve_refuses_an_embedded_store_without_a_place(write_config: Write) -> None:
+    """State that is gone after a restart is not what anybody wants of a service."""
+    result = run("serve", "--config", str(write_config("")))
+    assert result.exit_code == 1
+    assert "redis.data_dir: is needed" in result.stderr
+
+
+def test_redis_that_cannot_be_reached(write_config: Write, tmp_path: Path) -> None:
+    """The address is named, the password is not."""
+    result = run("keys", "list", "--config", str(write_config('[redis]\nurl = "redis://:hunter2@127.0.0.1:1"')))
+    assert result.exit_code == 1
+    assert "127.0.0.1:1 cannot be reached" in result.stderr
+    assert "hunter2" not in result.output
+    result = run("keys", "list", "--config", str(write_config(f'[redis]\ndata_dir = "{tmp_path}"')))
+    assert result.exit_code == 1
+    assert "no broker with an embedded store runs here" in result.stderr
+
+
+def test_no_dev_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dev without a dev broker tells how to start one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    result = run("keys", "list", "--dev")
+    assert result.exit_code == 1
+    assert result.stderr == "signalbox: no dev broker runs on this machine.\nStart one with: make run\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["--help"],
+        ["serve", "--help"],
+        ["check-config", "--help"],
+        ["default-config", "--help"],
+        ["keys", "--help"],
+        ["keys", "add", "--help"],
+        ["keys", "list", "--help"],
+        ["keys", "revoke", "--help"],
+        ["keys", "rotate", "--help"],
+        ["publish", "--help"],
+        ["kill", "--help"],
+        ["pause", "--help"],
+        ["resume", "--help"],
+        ["status", "--help"],
+        ["tail", "--help"],
+    ],
+)
+def test_help(command: list[str]) -> None:
+    """Every command explains itself."""
+    assert run(*command).output.startswith("Usage: signalbox")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["nonsense"],
+        ["kill", "acme"],
+        ["kill", "acme", "wf", "--all"],
+        ["kill", "a b", "wf"],
+        ["kill", "acme", "wf", "--wait", "-1"],
+        ["keys", "add"],
+        ["keys", "add", "--org", "acme", "--expires", "soon"],
+        ["keys", "add", "--org", "acme", "--channel", "a\nb"],
+        ["publish", "nocolon", "t"],
+        ["publish", "workflow:a", "t", "{"],
+        ["publish", "workflow:a", "t", "NaN"],
+        ["publish", "workflow:a", "ping"],
+        ["publish", "control:acme", "t"],
+        ["tail"],
+        ["tail", "workflow:a", "--url", "http://h"],
+        ["tail", "workflow:a", "--url", "h:80", "--token", "t"],
+        ["status", "{}"],
+    ],
+)
+def test_wrong_usage_is_status_2(write_config: Write, command: list[str]) -> None:
+    """What cannot be meant is refused before anything is contacted."""
+    path = write_config('[redis]\nurl = "redis://127.0.0.1:1"')
+    assert run(*command, *(["--config", str(path)] if command != ["nonsense"] else [])).exit_code == 2
