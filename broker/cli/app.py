@@ -54,9 +54,6 @@ def main(args: list[str] | None = None) -> Any:
     """
     try:
         signalbox(args, prog_name="signalbox")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit fails no more
-        sys.exit(1)
     except Exception as error:
         if os.environ.get("SIGNALBOX_DEBUG"):
             raise
