@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,10 +10,25 @@ from pathlib import Path
 
 import trio
 
-_PR_SET_PDEATHSIG = 1
+# Runs in the child, before the program takes its place: argv is our process id, then the program and its arguments.
+# A second interpreter for 20 ms rather than a preexec_fn, which may deadlock when there are other threads.
+_TIE = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):  # else it died before the line above
+    try:
+        os.execv(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+"""
 _POLL = 0.02
 # Where the kernel cannot tie lifetimes together, a shell waits for the end of a pipe that only this process holds.
 _GUARD = 'trap "" HUP INT TERM; read -r _; kill -9 "$1" 2>/dev/null'
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class Child:
@@ -26,23 +39,17 @@ class Child:
     """
 
     def __init__(self, args: Sequence[str | Path], log: Path, inherit: Sequence[int], *, guard: bool | None = None):
-        """Start it, with its output in `log` and the descriptors `inherit` open; raises OSError if it cannot be run.
+        """Start it, with its output in `log` and the descriptors `inherit` open.
 
+        `args` begins with the path of the program; if that cannot be run, OSError is raised or the log says so.
         `guard` chooses the shell guard over the kernel's death signal; by default it is used where that is missing.
         """
         self._guard_pipe: int | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         use_guard = sys.platform != "linux" if guard is None else guard
-        parent = os.getpid()
-        libc = None if use_guard else ctypes.CDLL(None)
-
-        def tie_to_parent() -> None:
-            if libc is not None:
-                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the line above
-                os._exit(1)
-
-        with log.open("wb") as output:
+        if not use_guard:
+            args = [sys.executable, "-I", "-S", "-c", _TIE, str(os.getpid()), *args]
+        with open(log, "wb", opener=_private) as output:
             self._process = subprocess.Popen(
                 args,
                 stdin=subprocess.DEVNULL,
@@ -51,7 +58,6 @@ class Child:
                 start_new_session=True,
                 pass_fds=tuple(inherit),
                 umask=0o077,
-                preexec_fn=tie_to_parent,  # noqa: PLW1509  there is no other place for prctl
             )
         if use_guard:
             self._start_guard()

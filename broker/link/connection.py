@@ -15,6 +15,7 @@ from broker.link.slots import OutOfStep, PingSlot, Slot
 
 OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
 
+_MESSAGES = frozenset({b"message", b"pmessage", b"smessage"})
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
 _PING = pack("PING")
 
@@ -44,7 +45,7 @@ class Connection:
         self.unsent_bytes = 0
         self.pushes = 0
         self._stream = dialled.stream
-        self._socket = dialled.socket
+        self._close = dialled.close
         self._parser = dialled.parser
         self._on_push = on_push
         self._on_failure = on_failure
@@ -67,7 +68,7 @@ class Connection:
     def submit(self, command: bytes, slot: Slot) -> None:
         """Queue a packed command; its reply goes to `slot`. The writer sends all that is queued at its next turn."""
         if self.error is not None:
-            raise self.error
+            raise LinkDown(str(self.error))
         self._slots.append(slot)
         self._unsent.append(command)
         self.unsent_bytes += len(command)
@@ -85,7 +86,7 @@ class Connection:
         if self.error is not None:
             return
         self.error = LinkDown(reason)
-        self._socket.close()
+        self._close()
         slots, self._slots = self._slots, deque()
         for slot in slots:
             slot.lost(self.error)
@@ -125,20 +126,24 @@ class Connection:
         while True:
             try:
                 reply = gets()
-            except TypeError as error:  # a map with a key that Python cannot hash
+            except TypeError as error:  # a map with a list for a key
                 raise OutOfStep(str(error)) from error
             if reply is NOT_YET:
                 break
-            if type(reply) is hiredis.PushNotification:
-                if reply[0] in _CONFIRMATIONS:
-                    if batch:
-                        await self._hand_over(batch)
-                        batch = []
-                    self._confirm(reply)
-                else:
-                    batch.append(reply)
-            else:
+            if type(reply) is not hiredis.PushNotification:
                 self._settle(reply)
+                continue
+            try:
+                is_message = (kind := reply[0]) in _MESSAGES
+            except (TypeError, IndexError) as error:  # an empty push, or a list in place of its kind
+                raise OutOfStep(str(error)) from error
+            if is_message:
+                batch.append(reply)
+            elif kind in _CONFIRMATIONS:
+                if batch:
+                    await self._hand_over(batch)
+                    batch = []
+                self._confirm(reply)
         if batch:
             await self._hand_over(batch)
         if self._parser.len() > self._max_reply_bytes:

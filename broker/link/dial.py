@@ -32,7 +32,8 @@ class Dialled:
     """A connection that is ready for commands."""
 
     stream: trio.abc.Stream
-    socket: trio.socket.SocketType
+    close: Callable[[], None]
+    """Closes the socket under the stream, at once; whoever reads or writes gets a ClosedResourceError."""
     parser: hiredis.Reader
     hello: dict[bytes, object]
 
@@ -40,9 +41,10 @@ class Dialled:
 async def dial(address: Address, name: str) -> Dialled:
     """Connect and log in under the client name `name`.
 
-    Raises AuthenticationFailed when the credentials are refused or may not do this, StartupError when the server is
-    too old for RESP3 (Redis before 6), OSError or trio.BrokenResourceError when there is no connection to be had,
-    and a `redis.exceptions.RedisError` when the server answers, but not yet with service (still loading its data).
+    Raises AuthenticationFailed when the credentials are refused or may not do this; StartupError when the server is
+    too old for RESP3 (Redis before 6), lacks the db or is a read-only replica; OSError or trio.BrokenResourceError
+    when there is no connection to be had; and a `redis.exceptions.RedisError` when the server answers, but not yet
+    with service (still loading its data).
     """
     plain = await _connect(address)
     stream: trio.abc.Stream = plain
@@ -56,7 +58,7 @@ async def dial(address: Address, name: str) -> Dialled:
     except BaseException:
         plain.socket.close()
         raise
-    return Dialled(stream, plain.socket, parser, hello)
+    return Dialled(stream, plain.socket.close, parser, hello)
 
 
 async def _connect(address: Address) -> trio.SocketStream:
@@ -85,6 +87,8 @@ async def _log_in(stream: trio.abc.Stream, parser: hiredis.Reader, address: Addr
         _refused(greeting, address)
     if not isinstance(greeting, dict):
         raise StartupError(f"{address.describe()} does not answer as a Redis server does")
+    if greeting.get(b"role") in (b"replica", b"slave"):
+        raise StartupError(f"{address.describe()} is a read-only replica: name the primary")
     if address.db:
         selected = await _ask(stream, parser, "SELECT", str(address.db))
         if isinstance(selected, Exception):

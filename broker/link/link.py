@@ -10,7 +10,7 @@ import hiredis
 import structlog
 import trio
 from redis.backoff import EqualJitterBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from broker.link.address import Address
 from broker.link.command import Arg, pack
@@ -41,6 +41,8 @@ class Link:
     awaited before the next read: its slowness is the backpressure, down to the server's output buffer. An exception
     of it ends `run`. `on_up` and `on_down` are called synchronously at every change; they must not block.
 
+    `name` is what CLIENT LIST shows: printable ASCII without spaces, else ValueError.
+
     `max_calls` commands may be under way and `max_unsent` bytes may wait to be sent; past that, `call` waits.
     """
 
@@ -61,6 +63,8 @@ class Link:
         backoff: tuple[float, float] = (0.05, 2.0),
         refused_backoff: tuple[float, float] = (2.0, 30.0),
     ) -> None:
+        if not name or not all("!" <= letter <= "~" for letter in name):
+            raise ValueError("the name of a link is printable ASCII without spaces, as CLIENT SETNAME wants it")
         self.address = address
         self.name = name
         self.generation = 0
@@ -126,7 +130,12 @@ class Link:
             await self._waiting_for_room.park()
         slot = CallSlot()
         connection.submit(command, slot)
-        return await slot.wait()
+        try:
+            return await slot.wait()
+        except ReadOnlyError:
+            # After a failover the name of the server may lead to another one by now.
+            connection.fail("the server has become a read-only replica")
+            raise
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect, and connect again, until cancelled. `started` after the first attempt, whatever came of it.
@@ -151,8 +160,9 @@ class Link:
             except StartupError as error:
                 if self.generation == 0:
                     raise
-                backoff = self._refused_backoff
-                self._unreachable(str(error), loud=isinstance(error, AuthenticationFailed))
+                if isinstance(error, AuthenticationFailed):
+                    backoff = self._refused_backoff
+                self._unreachable(str(error), loud=True)
             except trio.TooSlowError:
                 self._unreachable(f"no answer in {self._connect_timeout:g} s")
             except (OSError, trio.BrokenResourceError, RedisError, hiredis.HiredisError) as error:

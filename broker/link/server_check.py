@@ -24,18 +24,19 @@ class ServerReport:
 
 
 async def check_server(link: Link, *, durable: bool = True) -> ServerReport:
-    """Check version, role, eviction and, if it should be `durable`, persistence; log the warnings.
+    """Check version, mode, eviction and, if it should be `durable`, persistence; log the warnings.
 
-    Raises StartupError, with a sentence for the operator, for Redis before 6.2 and for a server that evicts or is a
-    replica; LinkDown when the link is not up. What the user may not ask (-NOPERM) is warned about.
+    Raises StartupError, with a sentence for the operator, for Redis before 6.2, for a server that evicts, and for a
+    node of a Cluster or a Sentinel; LinkDown when the link is not up. What the user may not ask (-NOPERM) only makes
+    a warning.
     """
     where = link.address.describe()
     product, version = _identity(link.hello)
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if product == "redis" and numbers < OLDEST_REDIS:
         raise StartupError(f"{where} is Redis {version}: 6.2 or newer, or any Valkey, is needed")
-    if link.hello.get(b"role") in (b"replica", b"slave"):
-        raise StartupError(f"{where} is a read-only replica: name the primary")
+    if (mode := link.hello.get(b"mode")) in (b"cluster", b"sentinel"):
+        raise StartupError(f"{where} runs in {str(mode, 'ascii')} mode: a single server is needed")
     warnings = []
     policy = await _setting(link, "maxmemory-policy", "memory", "maxmemory_policy")
     if policy is None:

@@ -46,7 +46,8 @@ class CallSlot:
 
     def lost(self, error: Exception) -> None:
         """Raise it in the task, if it still waits."""
-        self._finish(outcome.Error(error))
+        # An exception of its own for each task: tracebacks are written into it.
+        self._finish(outcome.Error(type(error)(str(error))))
 
     async def wait(self) -> object:
         """Return the reply, or raise what the server or the link answered; cancelled, leave the slot where it is."""

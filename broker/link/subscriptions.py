@@ -143,9 +143,11 @@ class _ClockSlot:
     ms: int = 0
 
     def settle(self, reply: object) -> None:
-        if isinstance(reply, list):
-            self.ms = int(reply[0]) * 1000 + int(reply[1]) // 1000
-        else:
+        try:
+            pair: Any = reply  # an error is no pair
+            seconds, micros = pair
+            self.ms = int(seconds) * 1000 + int(micros) // 1000
+        except (TypeError, ValueError):
             self.ms = int(time.time() * 1000)
         if not self.link.subscribed_at:
             self.link.subscribed_at = self.ms
@@ -170,8 +172,8 @@ class _SubscribeSlot:
 
     def confirm(self, push: list[bytes]) -> bool:
         confirmation = self.due[0]
-        if push[0] != self.verb or push[1] != confirmation.name:
-            raise OutOfStep(f"a confirmation of {push[0]!r} {push[1]!r} in place of {confirmation.name!r}")
+        if push[:2] != [self.verb, confirmation.name]:
+            raise OutOfStep(f"a confirmation {push!r} in place of {self.verb!r} {confirmation.name!r}")
         self.due.popleft()
         if self.subscribe:
             confirmation.confirm(self.clock.ms, self.link.generation)

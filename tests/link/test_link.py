@@ -222,6 +222,13 @@ async def test_nonsense_breaks_the_connection(nonsense: bytes, nursery: trio.Nur
     await twice.wait()
 
 
+def test_names(server: Server) -> None:
+    """A name that the server would refuse is refused at once."""
+    for name in ("", "two words", "é"):
+        with pytest.raises(ValueError, match="CLIENT SETNAME"):
+            Link(server.address, name)
+
+
 async def test_reply_without_end(server: Server, nursery: trio.Nursery) -> None:
     """A reply above `max_reply_bytes` breaks the connection instead of filling the memory."""
     server.client.set("big", b"x" * 1_000_000)

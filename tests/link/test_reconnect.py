@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import redis.exceptions
 import structlog
 import trio
 from trio.testing import MockClock
 
 from broker.link.address import Address
-from broker.link.errors import LinkDown
+from broker.link.errors import LinkDown, StartupError
 from broker.link.link import Link
 from tests.link.servers import Server, eventually
 
@@ -127,6 +128,23 @@ async def test_stalled_while_connecting(server: Server, nursery: trio.Nursery) -
     server.resume()
     with trio.fail_after(20):
         await link.wait_up()
+
+
+async def test_replica(server: Server, nursery: trio.Nursery) -> None:
+    """A server that turns into a replica is left at its first refusal, and taken again when it is primary again."""
+    link = Link(server.address, "test", backoff=QUICK)
+    await nursery.start(link.run)
+    server.command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        await link.call("SET", "k", "v")
+    await eventually(lambda: "read-only replica: name the primary" in str(link.state.error))
+    async with trio.open_nursery() as another:
+        with pytest.raises(StartupError, match="read-only replica"):
+            await another.start(Link(server.address, "late").run)
+    server.command("REPLICAOF", "NO", "ONE")
+    with trio.fail_after(20):
+        await link.wait_up()
+    assert await link.call("SET", "k", "v") == b"OK"
 
 
 async def test_attempts_become_rarer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

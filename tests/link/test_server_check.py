@@ -9,7 +9,7 @@ from broker.link.address import Address
 from broker.link.errors import StartupError
 from broker.link.link import Link
 from broker.link.server_check import check_server
-from tests.link.servers import Server, debian_redis
+from tests.link.servers import Server, debian_redis, free_port
 
 DURABLE = ("--appendonly", "yes")
 
@@ -74,10 +74,10 @@ async def test_server_that_does_not_tell(server: Server, nursery: trio.Nursery) 
     assert "append-only" in warnings[1]
 
 
-async def test_replica(server: Server, nursery: trio.Nursery) -> None:
-    """A replica, which refuses every write, is refused."""
-    server.command("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(StartupError, match="replica"):
+async def test_cluster_node(nursery: trio.Nursery) -> None:
+    """A node of a Cluster is refused by a sentence, instead of by an error for every other key."""
+    cluster = ("--cluster-enabled", "yes", "--port", str(free_port()), "--cluster-port", str(free_port()))
+    with Server(*cluster) as server, pytest.raises(StartupError, match="cluster mode"):
         await check(server, nursery)
 
 
