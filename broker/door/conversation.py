@@ -80,6 +80,7 @@ class Conversation:
         if self._requests:
             first_deadline = await self._await_next()
         self._requests += 1
+        self._head_only = False  # of the request that is to come, should it not even parse
         with trio.move_on_at(first_deadline):
             return self._understand(await self._head())
         if not self._begun:

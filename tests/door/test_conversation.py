@@ -130,3 +130,41 @@ async def test_linger_is_bounded(autojump_clock: trio.testing.MockClock) -> None
     conversation = Conversation(MemoryWire([b"x"] * 1000, pause=0.1), BOUNDS)
     await conversation.linger()
     assert trio.current_time() == pytest.approx(0.5, abs=0.01)
+
+
+async def test_garbage_behind_head_request() -> None:
+    """What does not parse is answered with a body, though the request before it was a HEAD."""
+    wire = MemoryWire([b"HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00\r\n\r\n"])
+    assert await serve(wire) == ["/h", "400"]
+    assert wire.sent.endswith(b"}}")
+
+
+HEADERS = st.lists(
+    st.sampled_from([word for word in WORDS if b": " in word and word.endswith(b"\r\n") and b"HTTP" not in word]),
+    max_size=3,
+    unique=True,
+)
+MESSAGES = st.lists(
+    st.builds(
+        lambda method, target, version, headers, body: b"".join(
+            [method, target, version, b"Host: a\r\n", *headers, b"\r\n", body]
+        ),
+        st.sampled_from([b"GET ", b"POST ", b"HEAD "]),
+        st.sampled_from([b"/ws/?token=a", b"/a%20b/c", b"http://x/y?z=1"]),
+        st.sampled_from([b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"]),
+        HEADERS,
+        st.sampled_from([b"", b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"0\r\n\r\n"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(MESSAGES, st.lists(st.tuples(st.integers(min_value=0), st.binary(max_size=2)), max_size=3))
+async def test_damaged_requests(messages: list[bytes], damages: list[tuple[int, bytes]]) -> None:
+    """Whole requests, one behind the other and damaged here and there, end in answers or in silence."""
+    data = b"".join(messages)
+    for at, instead in damages:
+        at %= len(data)
+        data = data[:at] + instead + data[at + 1 :]
+    await serve(MemoryWire([data] if data else []))
