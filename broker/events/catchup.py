@@ -22,14 +22,18 @@ class CatchUp:
         self._size = 0
         self.overflowed = False
 
-    def send(self, data: bytes, frames: int = 1) -> bool:
-        """Keep frames for later; see `Outbox.send`."""
+    def write(self, data: bytes) -> int:
+        """Keep frames for later; returns 0 when there is no room for them."""
         self._size += len(data)
         if self._size > self._limit:
             self.overflowed = True
-            return False
+            return 0
         self._held.append(data)
-        return True
+        return len(data)
+
+    def rest(self, data: bytes, taken: int) -> bool:  # noqa: ARG002  a Subscriber
+        """Return that what was not taken is lost."""
+        return False
 
     def after(self, last: str) -> list[bytes]:
         """Return the frames held whose event came after offset `last`, each by itself; all of them for ""."""

@@ -13,8 +13,12 @@ from broker.link.subscriptions import SubscriptionLink
 class Subscriber(Protocol):
     """Something that takes a channel's frames: a connection's outbox, or a catch-up that holds them back."""
 
-    def send(self, data: bytes, frames: int = 1) -> bool:
-        """Take one or several joined frames, at once and without raising."""
+    @property
+    def write(self) -> Callable[[bytes], int]:
+        """Take joined frames at once and return how many bytes were taken; may raise OSError."""
+
+    def rest(self, data: bytes, taken: int) -> bool:
+        """Deal with what `write` has left, see `Outbox.rest`; returns whether `data` is going to arrive."""
 
 
 @attrs.define(eq=False)
@@ -26,12 +30,17 @@ class Channel:
         holders: sessions that are subscribed or are about to be; at zero the subscription at Redis is given up.
         confirmation: Redis's word that it was heard.
         subscribers: session id -> where its frames go.
+        frames, bytes: all that was delivered to each of those who were there all the time.
+        departures: how many subscribers have left, so that a fan-out that paused knows whether to look again.
     """
 
     name: str
     confirmation: Confirmation
     holders: int = 0
     subscribers: dict[str, Subscriber] = attrs.field(factory=dict)
+    frames: int = 0
+    bytes: int = 0
+    departures: int = 0
 
 
 class Hub:
@@ -58,6 +67,7 @@ class Hub:
     def release(self, channel: Channel, session_id: str) -> None:
         """Give a channel up for one session; the last one ends the subscription at Redis."""
         channel.subscribers.pop(session_id, None)
+        channel.departures += 1
         channel.holders -= 1
         if channel.holders == 0:
             redis_name = self.redis_name(channel.name)

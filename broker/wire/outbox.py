@@ -21,18 +21,30 @@ DRAIN_BYTES = 262144
 _CLOSE_OPCODE = 0x88
 
 
-class Outbox:
+class _Hot:
+    """What a fan-out touches of each outbox, first in memory: one cache line for most deliveries."""
+
+    __slots__ = ("write",)
+
+    write: Callable[[bytes], int]
+
+
+class Outbox(_Hot):
     """Frames on their way to one peer.
 
     States: *open*; *sealed* once a close frame has passed, whoever made it (nothing follows it); *dead* once the
     socket refused (everything is dropped). "Pending" is all that the kernel has not taken, the rest of a short write
     included.
 
+    A fan-out calls `write(frames)` and, if that raises OSError or takes less than all, `rest(frames, taken)`; everybody
+    else calls `send`. While nothing waits `write` is the socket's own `send`.
+
     Attributes:
+        write: takes joined frames and returns how many bytes of them it took.
         limit: pending bytes above which a further frame overflows; a frame is always taken when nothing is pending.
         pending: bytes that wait, in all.
         peak: the most that has ever waited, in bytes.
-        frames, bytes: what was handed in and admitted, for the closing log line.
+        frames, bytes: what `send` has taken, for the closing log line; a fan-out keeps its own account.
         sealed, dead: the states above.
         too_slow: the gate was sealed by an overflow, with 1013.
         on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
@@ -58,7 +70,7 @@ class Outbox:
         self._queue: deque[bytes] = deque()
         self._bell = Doorbell()
         self._drained: trio.Event | None = None
-        self._direct = True
+        self._go_direct()
         self._overflowed = False
         self.limit = limit
         self.pending = self.peak = self.frames = self.bytes = 0
@@ -74,25 +86,33 @@ class Outbox:
             data: the bytes as they go on the wire (RFC 6455 section 5.2), before TLS.
             frames: how many frames `data` holds.
         """
-        if self._direct:
-            try:
-                out = data if self._encrypt is None else self._encrypt(data)
-            except OSError:
-                self.die()
-                return False
-            try:
-                taken = self._send(out)
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                self.die()
-                return False
-            self.frames += frames
-            self.bytes += len(data)
-            if taken != len(out):
-                self._keep(data, out, taken)
+        try:
+            taken = self.write(data)
+        except OSError as error:
+            taken = -1 if not isinstance(error, BlockingIOError) else 0
+        if taken != len(data) and not self.rest(data, taken):
+            return False
+        self.frames += frames
+        self.bytes += len(data)
+        return True
+
+    def rest(self, data: bytes, taken: int) -> bool:
+        """Keep what a `write` has left; returns whether `data` is going to arrive.
+
+        Args:
+            data: what `write` was given.
+            taken: what it returned; 0 when it raised BlockingIOError, -1 for another OSError.
+        """
+        if taken < 0:
+            self.die()
+        elif self._direct:
+            if taken:
+                self._begun = data[taken:]
+            else:
+                self._queue.append(data)
+            self._count(len(data) - taken)
             return True
-        return self._enqueue(data, frames)
+        return False
 
     def send_library(self, data: bytes) -> None:
         """Deliver what the WebSocket library wants to write: a pong, or its answer to a close, which seals the gate."""
@@ -112,17 +132,6 @@ class Outbox:
         """Write TLS records that are made already, behind those that are."""
         if self.dead:
             return
-        if self._direct or not self.pending:
-            try:
-                taken = self._send(records)
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                self.die()
-                return
-            if taken == len(records):
-                return
-            records = records[taken:]
         self._begun += records
         self._count(len(records))
 
@@ -132,6 +141,7 @@ class Outbox:
             return
         self.dead = True
         self._direct = False
+        self.write = self._drop
         self._queue.clear()
         self._begun = b""
         self.pending = 0
@@ -214,32 +224,44 @@ class Outbox:
             size += len(parts[-1])
         return b"".join(parts)
 
-    def _keep(self, data: bytes, out: bytes, taken: int) -> None:
-        if taken or self._encrypt is not None:  # records are made: they must go, in order
-            self._begun = out[taken:]
-            self._count(len(self._begun))
-        else:
-            self._queue.append(data)
-            self._count(len(data))
-
     def _count(self, size: int) -> None:
-        self._direct = False
+        if self._direct:
+            self._direct = False
+            self.write = self._enqueue
         self.pending += size
         if self.pending > self.peak:
             self.peak = self.pending
         self._bell.ring()
 
-    def _enqueue(self, data: bytes, frames: int) -> bool:
-        if self.sealed or self.dead:
-            return False
+    def _write_tls(self, data: bytes) -> int:
+        """Encrypt and write in one step; records that the socket does not take are kept, for they cannot be unmade."""
+        assert self._encrypt is not None
+        records = self._encrypt(data)
+        try:
+            taken = self._send(records)
+        except BlockingIOError:
+            taken = 0
+        if taken != len(records):
+            self._begun = records[taken:]
+            self._count(len(records) - taken)
+        return len(data)
+
+    def _enqueue(self, data: bytes) -> int:
+        """Stand in for `write` while something waits."""
         if self.pending + len(data) > self.limit:
             self._overflow()
-            return False
-        self.frames += frames
-        self.bytes += len(data)
+            return 0
         self._queue.append(data)
         self._count(len(data))
-        return True
+        return len(data)
+
+    def _drop(self, _data: bytes) -> int:
+        """Stand in for `write` once the gate is sealed or dead."""
+        return 0
+
+    def _go_direct(self) -> None:
+        self._direct = True
+        self.write = self._send if self._encrypt is None else self._write_tls
 
     def _overflow(self) -> None:
         if self.on_overflow is not None:
@@ -259,12 +281,14 @@ class Outbox:
             self._queue.append(frame)
             self._count(len(frame))
         self._direct = False
+        self.write = self._drop
         self.sealed = True
         if not self.dead and self.on_sealed is not None:
             self.on_sealed()
 
     def _empty(self) -> None:
-        self._direct = not (self.sealed or self.dead)
+        if not (self.sealed or self.dead):
+            self._go_direct()
         self._signal_drained()
         if self._overflowed:
             self._overflowed = False

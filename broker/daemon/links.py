@@ -1,0 +1,73 @@
+"""The three links to Redis that a broker process holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from broker.config import Config
+from broker.link.address import Address
+from broker.link.link import Link
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters
+
+Push = list[list[bytes]]
+
+
+@attrs.define(eq=False)
+class Hearers:
+    """Who hears what the subscription links bring; filled in when those parts are built.
+
+    A link must exist before what works with it, and works for it.
+    """
+
+    control: Callable[[Push], Any] | None = None
+    events: Callable[[Push], Any] | None = None
+    control_restored: Callable[[], None] | None = None
+    events_restored: Callable[[], None] | None = None
+
+
+@attrs.frozen(eq=False)
+class Links:
+    """Commands, control subscriptions and event subscriptions: a kill never waits behind events, not even at Redis."""
+
+    commands: Link
+    control: SubscriptionLink
+    events: SubscriptionLink
+    hearers: Hearers
+
+    @property
+    def all(self) -> tuple[Link, ...]:
+        """All three, in the order in which they are opened."""
+        return self.commands, self.control, self.events
+
+
+def build_links(config: Config, address: Address, counters: Counters) -> Links:
+    """Make the links; nothing is connected yet."""
+    hearers = Hearers()
+
+    async def on_control(batch: Push) -> None:
+        if hearers.control is not None:
+            await hearers.control(batch)
+
+    async def on_events(batch: Push) -> None:
+        if hearers.events is not None:
+            await hearers.events(batch)
+
+    def reconnected() -> None:
+        counters.redis_reconnects += 1
+
+    def control_restored() -> None:
+        if hearers.control_restored is not None:
+            hearers.control_restored()
+
+    def events_restored() -> None:
+        if hearers.events_restored is not None:
+            hearers.events_restored()
+
+    return Links(
+        Link(address, "signalbox-commands", on_up=reconnected),
+        SubscriptionLink(address, "signalbox-control", on_push=on_control, on_restored=control_restored, on_up=reconnected),
+        SubscriptionLink(address, "signalbox-events", on_push=on_events, on_restored=events_restored, on_up=reconnected),
+        hearers,
+    )
