@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import orjson
+import trio
 from redis.exceptions import RedisError
 
 from broker.door.answer import Answer, json_answer, refusal
@@ -16,6 +17,9 @@ from broker.keys.errors import KeysUnavailable
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
+
+STORE_PATIENCE = 5.0
+"""Seconds that a REST answer may wait for the store."""
 
 __all__ = ["respond"]
 
@@ -32,9 +36,11 @@ async def respond(request: Request, match: Match, conversation: Conversation, st
     if match.target is Target.READY:
         return ready_answer(_readiness(state))
     try:
-        return await _rest(request, match, body, state)
+        with trio.move_on_after(STORE_PATIENCE):
+            return await _rest(request, match, body, state)
     except (KeysUnavailable, RedisError):
-        raise unavailable() from None
+        pass
+    raise unavailable()
 
 
 def _readiness(state: DoorState) -> Readiness:

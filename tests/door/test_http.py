@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.door.conftest import Site
+from protocol.signing import body_hash, signature
+from tests.door.conftest import NOW, SECRET, Site
 from tests.support import RawClient
 
 
@@ -117,3 +118,61 @@ async def test_chunked_body(site: Site) -> None:
         )
         assert (await client.reply()).json["key_id"] == "k1"
         assert (await client.request("GET", "/health/live")).status == 200
+
+
+async def test_auth_verify(site: Site) -> None:
+    """A key is verified from the body alone, or with headers that name the same key; a signature covers the body."""
+    body = b'{"api_key": "nr_live_signed"}'
+    async with await site.raw() as client:
+        reply = await client.request("POST", "/api/v1/auth/verify", body=body)
+        assert (reply.status, reply.json) == (200, {"key_id": "k2", "signed": False})
+        headers = {
+            "X-API-Key": "nr_live_signed",
+            "Authorization": "Bearer nr_live_signed",
+            "X-Signature": signature(SECRET, NOW, "nr_live_signed", body_hash(body)),
+            "X-Signature-Timestamp": str(NOW),
+        }
+        reply = await client.request("POST", "/api/v1/auth/verify", headers, body)
+        assert (reply.status, reply.json) == (200, {"key_id": "k2", "signed": True})
+        reply = await client.request("POST", "/api/v1/auth/verify", headers, body.replace(b": ", b":"))
+        assert (reply.status, reply.error_code) == (401, "signature_wrong")
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "status", "code"),
+    [
+        ("nr_live_good", b'{"api_key": "nr_live_signed"}', 401, "api_key_mismatch"),
+        (None, b'{"api_key": "wrong"}', 401, "api_key_unknown"),
+        (None, b'{"api_key": 1}', 400, "bad_request"),
+        (None, b"[]", 400, "bad_request"),
+        (None, b"", 400, "bad_request"),
+    ],
+)
+async def test_auth_verify_refused(site: Site, key: str | None, body: bytes, status: int, code: str) -> None:
+    """Keys that differ, that nobody knows, or bodies that name none are refused; the connection goes on."""
+    async with await site.raw() as client:
+        headers = {} if key is None else {"X-API-Key": key}
+        reply = await client.request("POST", "/api/v1/auth/verify", headers, body)
+        assert (reply.status, reply.error_code) == (status, code)
+        assert (await client.request("GET", "/health/live")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status", "says"),
+    [
+        ("/api/v1/status/wf", "nr_live_good", 200, {"organization_id": "acme", "workflow_id": "wf"}),
+        ("/api/v1/status/wf", "nr_live_other", 200, {"organization_id": "umbrella", "workflow_id": "wf"}),
+        ("/api/v1/orgs/acme/status", "nr_live_good", 200, {"organization_id": "acme", "workflows": []}),
+        ("/api/v1/orgs/acme/status", "nr_live_other", 403, "wrong_organization"),
+        ("/api/v1/orgs/acme/status", "wrong", 401, "api_key_unknown"),
+        ("/api/v1/orgs/acme/status", None, 401, "api_key_missing"),
+        ("/api/v1/status/%20", "nr_live_good", 404, "not_found"),
+        ("/api/v1/status/", "nr_live_good", 404, "not_found"),
+    ],
+)
+async def test_status(site: Site, path: str, key: str | None, status: int, says: object) -> None:
+    """A key sees its own organization's states and nobody else's; REST asks for no signature."""
+    async with await site.raw() as client:
+        reply = await client.request("GET", path, {} if key is None else {"X-API-Key": key})
+        assert reply.status == status
+        assert says in (reply.json, reply.json.get("error", {}).get("code"))
