@@ -60,7 +60,7 @@ class Layout:
         return self._org(organization_id, f"claim:{message_id}/{kind}/{target}")
 
     def seen(self, organization_id: str, digest: str) -> str:
-        """Hash, expires: who presented how many of the publications with this payload."""
+        """Hash, expires: who presented how many of the publications with this payload, and which one last."""
         return self._org(organization_id, f"seen:{digest}")
 
     def receipts(self, organization_id: str, message_id: str) -> str:

@@ -46,3 +46,17 @@ def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> N
         words = request.args if isinstance(request, Command) else request.eval()
         request = operation.send(valkey.client.execute_command(*words))  # type: ignore[no-untyped-call]
     operation.close()
+
+
+def now_ms(valkey: Valkey) -> int:
+    """The server's clock."""
+    seconds, micros = valkey.client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def tick(valkey: Valkey) -> int:
+    """Wait for the server's clock to show the next millisecond, and return it."""
+    start = now_ms(valkey)
+    while (now := now_ms(valkey)) == start:
+        pass
+    return now

@@ -27,17 +27,24 @@ end
 
 local now = now_ms()
 local book = open_book(names, ARGV[20], now, ARGV[21], ARGV[22], ARGV[23])
-local n, presented, doubtful
+local n, presented, rested, doubtful
 
 -- Remembers what came of a claim, last of all: a step that failed has claimed nothing and may be tried again.
 local function settle(answer)
   if mode == 'payload' then
-    redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial)
+    if rested then
+      for _, field in ipairs(redis.call('HKEYS', claim)) do
+        if string.sub(field, 1, 2) ~= 's:' then
+          redis.call('HDEL', claim, field)
+        end
+      end
+    end
+    redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial, 'used', int(now))
     if presented > n then
       redis.call('HSET', claim, 'n', int(presented), 'at:' .. int(presented), int(now))
       redis.call('HDEL', claim, 'at:' .. int(presented - KEPT))
     end
-    redis.call('PEXPIRE', claim, WINDOW)
+    redis.call('PEXPIRE', claim, int(book.retention))
   else
     redis.call('SET', claim, table.concat(answer, ' ', 1, 7), 'PX', int(book.retention))
   end
@@ -47,10 +54,15 @@ end
 if mode == 'payload' then
   -- Every broker hears every publication, so the k-th that one of them presents is the k-th that was published; the
   -- first to present it applies it. A broker that began to listen at `since` starts from what was applied before that.
-  local counts = redis.call('HMGET', claim, 'n', 'b:' .. claimant, 's:' .. claimant)
-  n, presented = tonumber(counts[1] or '0'), tonumber(counts[2] or '-1')
+  local counts = redis.call('HMGET', claim, 'n', 'b:' .. claimant, 's:' .. claimant, 'used')
   if serial ~= '' and counts[3] == serial then
     return reply('duplicate', 0) -- the same presentation again: its first answer was lost on the way
+  end
+  -- After a rest everybody counts anew, so that a broker that once missed a publication is not behind for ever.
+  rested = now - tonumber(counts[4] or '0') > WINDOW
+  n, presented = tonumber(counts[1] or '0'), tonumber(counts[2] or '-1')
+  if rested then
+    n, presented = 0, -1
   end
   if presented < 0 then
     presented = n

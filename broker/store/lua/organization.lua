@@ -35,15 +35,15 @@ local function open_book(names, candidate, now, retention, max_entries, receipt_
   }
 end
 
--- Takes the next place in the log. The XADD is the first write of every script: should the server refuse writes, it
--- refuses before anything has changed.
+-- Takes the next place in the log. The XADD is the first write: a server that is out of memory refuses the first write
+-- of a script or none, and so nothing is ever half done.
 local function append(book, kind, message, actor)
   local names = book.names
-  if book.new_log then
+  if book.new_log and redis.call('EXISTS', names.log) == 1 then
     -- Without its meta a log is nobody's: its ids could even lie in the future of a clock that was set back.
     redis.call('DEL', names.log)
-    book.new_log = false
   end
+  book.new_log = false
   local seq, ms = book.seq + 1, int(book.ms)
   redis.call('XADD', names.log, 'MINID', '~', int(book.ms - book.retention), ms .. '-' .. int(seq),
     'seq', int(seq), 'type', kind, 'message', message, 'actor', actor)

@@ -113,5 +113,5 @@ if not same and not renewed and stored_epoch == known_epoch then
   renew()
 end
 
-return {redis.call('HGET', names.meta, 'epoch') or '', int(book.seq), int(book.ms), same and '1' or '0',
-  renewed and '1' or '0', touched}
+local now_meta = redis.call('HMGET', names.meta, 'epoch', 'ms')
+return {now_meta[1] or '', int(book.seq), now_meta[2] or '0', same and '1' or '0', renewed and '1' or '0', touched}
