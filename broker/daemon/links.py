@@ -5,7 +5,6 @@ from typing import Any
 
 import attrs
 
-from broker.config import Config
 from broker.link.address import Address
 from broker.link.link import Link
 from broker.link.subscriptions import SubscriptionLink
@@ -42,7 +41,7 @@ class Links:
         return self.commands, self.control, self.events
 
 
-def build_links(config: Config, address: Address, counters: Counters) -> Links:
+def build_links(address: Address, counters: Counters) -> Links:
     """Make the links; nothing is connected yet."""
     hearers = Hearers()
 
@@ -67,7 +66,11 @@ def build_links(config: Config, address: Address, counters: Counters) -> Links:
 
     return Links(
         Link(address, "signalbox-commands", on_up=reconnected),
-        SubscriptionLink(address, "signalbox-control", on_push=on_control, on_restored=control_restored, on_up=reconnected),
-        SubscriptionLink(address, "signalbox-events", on_push=on_events, on_restored=events_restored, on_up=reconnected),
+        SubscriptionLink(
+            address, "signalbox-control", on_push=on_control, on_restored=control_restored, on_up=reconnected
+        ),
+        SubscriptionLink(
+            address, "signalbox-events", on_push=on_events, on_restored=events_restored, on_up=reconnected
+        ),
         hearers,
     )

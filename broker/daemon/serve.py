@@ -6,9 +6,10 @@ import trio
 
 from broker.config import Config
 from broker.daemon import collector
-from broker.daemon.build import Broker, build, build_links
+from broker.daemon.build import Broker, build
 from broker.daemon.dev import announce_dev, dev_store
 from broker.daemon.drain import drain
+from broker.daemon.links import build_links
 from broker.daemon.signals import Signals
 from broker.door.listener import describe_listener, listen
 from broker.link.address import Address
@@ -53,7 +54,7 @@ async def _open_store(nursery: trio.Nursery, config: Config, dev: bool) -> Addre
 async def _serve_from(address: Address, config: Config, dev: bool, signals: Signals) -> None:
     log = get_logger(part="broker")
     counters = Counters()
-    links = build_links(config, address, counters)
+    links = build_links(address, counters)
     async with trio.open_nursery() as connections_to_redis:
         for link in links.all:
             await connections_to_redis.start(link.run)
@@ -63,13 +64,18 @@ async def _serve_from(address: Address, config: Config, dev: bool, signals: Sign
         async with trio.open_nursery() as workers:
             for worker in broker.workers:
                 await workers.start(worker)
-            await _open_the_door(broker, dev, signals, log)
+            await _open_the_door(broker, dev, signals)
             workers.cancel_scope.cancel()
         connections_to_redis.cancel_scope.cancel()
     log.info("stopped")
 
 
-async def _open_the_door(broker: Broker, dev: bool, signals: Signals, log: object) -> None:
+async def _cut_short(signals: Signals, scope: trio.CancelScope) -> None:
+    await signals.hurry.wait()
+    scope.cancel()
+
+
+async def _open_the_door(broker: Broker, dev: bool, signals: Signals) -> None:
     listeners = [listen(broker.config.server.bind)]
     try:
         async with trio.open_nursery() as door:
@@ -78,9 +84,11 @@ async def _open_the_door(broker: Broker, dev: bool, signals: Signals, log: objec
             get_logger(part="broker").info("listening", on=[describe_listener(listener) for listener in listeners])
             if dev:
                 await announce_dev(broker, describe_listener(listeners[0]))
+            door.start_soon(_cut_short, signals, door.cancel_scope)
             await signals.stop.wait()
-            with signals.hurry:
-                await drain(broker)
+            door.cancel_scope.deadline = trio.current_time() + broker.config.server.drain_timeout
+            await drain(broker)
+            await broker.door.closed.wait()
             door.cancel_scope.cancel()
     finally:
         for listener in listeners:

@@ -12,12 +12,12 @@ class Signals:
 
     Attributes:
         stop: set by the first of them.
-        hurry: cancelled by the second; what may be cut short runs inside it.
+        hurry: set by the second.
     """
 
     def __init__(self) -> None:
         self.stop = trio.Event()
-        self.hurry = trio.CancelScope()
+        self.hurry = trio.Event()
 
     async def listen(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hear signals until cancelled."""
@@ -31,4 +31,4 @@ class Signals:
                     self.stop.set()
                 else:
                     log.warning("stopping at once", signal=name)
-                    self.hurry.cancel()
+                    self.hurry.set()

@@ -34,6 +34,7 @@ class Door:
     ) -> None:
         self.state = DoorState(services, bounds)
         self.state.tls = tls
+        self.closed = trio.Event()
         self._accepting = trio.CancelScope()
 
     async def run(
@@ -53,6 +54,7 @@ class Door:
                         acceptors.start_soon(self._accept, listener, take)
                     task_status.started()
             self.state.end_idle()
+        self.closed.set()
 
     def peers(self, kind: Kind) -> list[Peer]:
         """Return the sessions of one kind that are open now."""

@@ -31,7 +31,7 @@ class CatchUp:
         self._held.append(data)
         return len(data)
 
-    def rest(self, data: bytes, taken: int) -> bool:  # noqa: ARG002  a Subscriber
+    def rest(self, data: bytes, taken: int) -> bool:
         """Return that what was not taken is lost."""
         return False
 

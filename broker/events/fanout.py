@@ -3,10 +3,13 @@
 import time
 from collections.abc import Sequence
 
+import trio
+
 from broker.events.hub import Channel, Hub, Subscriber, WriteBudget
 from broker.observe.counters import Counters
 from broker.observe.log import get_logger
 from broker.observe.repeated import Repeated
+from broker.wire.doorbell import Doorbell
 from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.events import ResyncRequired, check_event
@@ -25,6 +28,7 @@ class FanOut:
     def __init__(self, hub: Hub, counters: Counters, max_publication_bytes: int) -> None:
         self._hub = hub
         self._counters = counters
+        self._broken = Doorbell()
         self.max_publication_bytes = max_publication_bytes
         self._complaints = Repeated(get_logger(part="events"))
 
@@ -55,7 +59,18 @@ class FanOut:
                     await self._deliver(channel, data, count, budget)
                 self._counters.delivery_latency.observe(time.perf_counter() - began, len(frames))
 
-    async def announce_break(self, reason: str) -> None:
+    def note_break(self) -> None:
+        """Note that the link was broken and is back: `run` tells the subscribers."""
+        self._broken.ring()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell subscribers of breaks, until cancelled."""
+        task_status.started()
+        while True:
+            await self._broken.wait()
+            await self._announce_break("the broker was cut off from Redis")
+
+    async def _announce_break(self, reason: str) -> None:
         """Tell every subscriber of every channel that publications may have been missed."""
         budget = WriteBudget(time.perf_counter)
         for channel in list(self._hub.channels.values()):

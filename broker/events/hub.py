@@ -8,6 +8,7 @@ import trio
 
 from broker.link.confirmation import Confirmation
 from broker.link.subscriptions import SubscriptionLink
+from broker.store.layout import Layout
 
 
 class Subscriber(Protocol):
@@ -46,14 +47,14 @@ class Channel:
 class Hub:
     """All channels of this broker; subscribing costs the same however many others there are."""
 
-    def __init__(self, link: SubscriptionLink, prefix: str) -> None:
+    def __init__(self, link: SubscriptionLink, layout: Layout) -> None:
         self._link = link
-        self._prefix = prefix.encode()
+        self._layout = layout
         self.channels: dict[bytes, Channel] = {}
 
     def redis_name(self, channel: str) -> bytes:
         """Return a channel's name at Redis."""
-        return self._prefix + channel.encode()
+        return self._layout.event(channel).encode()
 
     def hold(self, name: str) -> Channel:
         """Ask for a channel; its `confirmation` says when Redis delivers it. Every hold wants one `release`."""

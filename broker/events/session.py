@@ -8,7 +8,7 @@ from broker.events.bucket import TokenBucket
 from broker.events.services import EventServices
 from broker.events.subscriptions import Subscriptions
 from broker.observe.connection import log_close, log_open
-from broker.store.keys import KeyRecord
+from broker.store.key_record import KeyRecord
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer, PeerClosed
 from protocol.channels import Grant, grant_for

@@ -1,0 +1,132 @@
+"""The composition root: every part of a broker is made here, and nowhere else, from what it works with."""
+
+import secrets
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from broker.config import Config
+from broker.control.plane import ControlPlane, build_control
+from broker.control.rest import ControlRest
+from broker.control.session import run_control_session
+from broker.daemon.links import Links
+from broker.daemon.readiness import ReadinessProbe
+from broker.door.door import Door
+from broker.door.services import DoorServices
+from broker.events.fanout import FanOut
+from broker.events.hub import Hub
+from broker.events.services import EventServices
+from broker.events.session import run_event_session
+from broker.keys import KeyCache
+from broker.observe import Counters, get_logger
+from broker.store.drive import run
+from broker.store.history import history_since
+from broker.store.key_record import KeyRecord
+from broker.store.layout import Layout
+from broker.wire import Peer
+
+Worker = Callable[..., Awaitable[None]]
+
+
+@attrs.frozen(eq=False)
+class Broker:
+    """A broker that is built but does not run yet.
+
+    Attributes:
+        id: names this process at Redis, in receipts and presence; new at every start.
+        workers: what must run before the door opens, each for `nursery.start`.
+        public: what listens to clients.
+    """
+
+    id: str
+    config: Config
+    counters: Counters
+    links: Links
+    layout: Layout
+    keys: KeyCache
+    control: ControlPlane
+    hub: Hub
+    fan_out: FanOut
+    readiness: ReadinessProbe
+    door: Door
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """What runs behind the door, in the order in which it is started."""
+        return self.control.run, self.fan_out.run
+
+
+def build(config: Config, links: Links, counters: Counters) -> Broker:
+    """Make a broker on its links, which must already run when the broker does."""
+    broker_id = secrets.token_hex(6)
+    layout = Layout(config.redis.prefix)
+    call = links.commands.call
+    keys = KeyCache(layout, call, counters, time.time)
+
+    control = build_control(
+        config=config,
+        layout=layout,
+        link=links.control,
+        call=call,
+        keys=keys,
+        counters=counters,
+        log=get_logger(part="control"),
+        broker_id=broker_id,
+    )
+    links.hearers.control = control.feed.on_push
+    links.hearers.control_restored = control.feed.on_restored
+
+    hub = Hub(links.events, layout)
+    fan_out = FanOut(hub, counters, config.limits.max_publication_bytes)
+    links.hearers.events = fan_out.on_batch
+    links.hearers.events_restored = fan_out.note_break
+    events = EventServices(
+        config=config,
+        hub=hub,
+        keys=keys,
+        counters=counters,
+        history=lambda channel, since: run(call, history_since(layout, channel, since)),
+        log=get_logger(part="events"),
+    )
+
+    readiness = ReadinessProbe(links, lambda: control.services.rooms.blind_since)
+
+    async def serve_events(peer: Peer, key: KeyRecord) -> None:
+        await run_event_session(peer, key, events)
+
+    async def serve_control(peer: Peer, key: KeyRecord, api_key: str, org: str, secret: str | None) -> None:
+        await run_control_session(peer, key, api_key, org, control.services, secret=secret)
+
+    door = Door(
+        DoorServices(
+            config=config,
+            keys=keys,
+            counters=counters,
+            ready=readiness.check,
+            event_session=serve_events,
+            control_session=serve_control,
+            rest=ControlRest(control.services),
+            clock=time.time,
+            log=get_logger(part="door"),
+        ),
+        load_tls(config),
+    )
+    return Broker(broker_id, config, counters, links, layout, keys, control, hub, fan_out, readiness, door)
+
+
+def load_tls(config: Config) -> ssl.SSLContext | None:
+    """Return the TLS context for the configured certificate, None without one.
+
+    Raises:
+        OSError: a file cannot be read (`ssl.SSLError`, one of them: it is no certificate, or not for this key).
+    """
+    server = config.server
+    if server.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(server.tls_certificate, server.tls_key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
