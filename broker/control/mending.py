@@ -9,8 +9,10 @@ from broker.control.room import Room
 from broker.observe import Counters
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
+from broker.store.limits import LogLimits
 from broker.store.log import read_log, read_recent
-from broker.store.snapshot import Snapshot, read_snapshot
+from broker.store.restore import restore
+from broker.store.snapshot import read_snapshot
 
 PAGE = 500
 READ_SECONDS = 10.0
@@ -28,14 +30,18 @@ class Mender:
         layout: names in the store.
         call: the command link's `call`.
         window: how far back messages that no snapshot holds are read, in seconds.
+        limits: bounds of the log, for scripts that write to it.
         log: structlog.
         counters: `control_repairs` is raised by each fresh snapshot for sessions that had one.
     """
 
-    def __init__(self, layout: Layout, call: Call, window: float, log: Any, counters: Counters) -> None:
+    def __init__(
+        self, layout: Layout, call: Call, window: float, limits: LogLimits, log: Any, counters: Counters
+    ) -> None:
         self._layout = layout
         self._call = call
         self._window = window
+        self._limits = limits
         self._log = log
         self._counters = counters
 
@@ -75,9 +81,9 @@ class Mender:
         return read.complete
 
     async def _load(self, room: Room, lost: bool = False) -> None:
-        snapshot = await self._read_snapshot(room)
         if lost:
-            snapshot = await self._restore(room, snapshot)
+            await self._restore(room)
+        snapshot = await run(self._call, read_snapshot(self._layout, room.organization_id))
         recent = await run(self._call, read_recent(self._layout, room.organization_id, self._window))
         if room.ready.is_set():
             self._counters.control_repairs += 1
@@ -91,9 +97,18 @@ class Mender:
         publications = [Publication(snapshot.epoch or "", each.seq, each.ms, each.message) for each in recent]
         room.load(snapshot, publications)
 
-    async def _read_snapshot(self, room: Room) -> Snapshot:
-        return await run(self._call, read_snapshot(self._layout, room.organization_id))
-
-    async def _restore(self, room: Room, snapshot: Snapshot) -> Snapshot:
-        """The store has forgotten: write back what we know better, and read again."""
-        return snapshot
+    async def _restore(self, room: Room) -> None:
+        """The store may have forgotten something: write back what we know better."""
+        assert room.replica.position is not None
+        known = room.replica.stored()
+        restored = await run(
+            self._call,
+            restore(self._layout, room.organization_id, known, room.replica.position, limits=self._limits),
+        )
+        if restored.changed:
+            self._log.error(
+                "the store had lost decisions; they were written back",
+                org=room.organization_id,
+                workflows=list(restored.changed[:20]),
+                count=len(restored.changed),
+            )

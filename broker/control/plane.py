@@ -13,14 +13,13 @@ from broker.control.feed import ControlFeed
 from broker.control.input import InputDesk
 from broker.control.member import Member
 from broker.control.message import Signers
-from broker.control.presence import Presence
+from broker.control.presence import PresenceBoard
 from broker.control.receipts import ReceiptBook
 from broker.control.resends import Resends
 from broker.control.rooms import Rooms
 from broker.control.services import ControlServices
 from broker.control.turns import Turns
 from broker.keys import KeyCache
-from broker.link.address import Address
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
 from broker.store.drive import Call
@@ -34,21 +33,18 @@ class ControlPlane:
 
     Attributes:
         services: for sessions and REST calls.
-        link: its subscription link, which `run` keeps alive.
-        feed: what that link brings.
+        feed: takes what the control plane's subscription link brings: its `on_push` and `on_restored`.
         desk: control input.
     """
 
     services: ControlServices
-    link: SubscriptionLink
     feed: ControlFeed
     desk: InputDesk
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the control plane until cancelled; started when it hears of everything, or Redis has kept it waiting.
 
-        Raises:
-            StartupError: Redis cannot be used at all: see `Link.run`.
+        The links must be running.
         """
         services = self.services
         async with trio.open_nursery() as plane:
@@ -56,7 +52,8 @@ class ControlPlane:
             await plane.start(self.desk.run)
             await plane.start(services.keys.run)
             plane.start_soon(services.resends.run)
-            await plane.start(self.link.run)
+            plane.start_soon(services.receipts.run)
+            plane.start_soon(services.presence.run)
             await plane.start(self.feed.run)
             task_status.started()
 
@@ -65,7 +62,7 @@ def build_control(
     *,
     config: Config,
     layout: Layout,
-    address: Address,
+    link: SubscriptionLink,
     call: Call,
     keys: KeyCache,
     counters: Counters,
@@ -78,7 +75,7 @@ def build_control(
     Args:
         config: the whole configuration.
         layout: names in the store.
-        address: where Redis is; the control plane has a subscription link of its own.
+        link: the control plane's own subscription link; its pushes go to `ControlPlane.feed`.
         call: the command link's `call`.
         keys: the key cache; it hears of changes through the control plane's link, and runs with it.
         counters: what is counted.
@@ -86,21 +83,8 @@ def build_control(
         broker_id: names this broker in claims, receipts and presence; unique for every start.
         clock: unix time in seconds.
     """
-
-    async def on_push(batch: list[list[bytes]]) -> None:
-        await feed.on_push(batch)
-
-    def on_restored() -> None:
-        feed.on_restored()
-
     limits = LogLimits(retention=config.control.log_retention, max_entries=config.control.log_max_entries)
-    link = SubscriptionLink(
-        address,
-        "signalbox-control",
-        on_push=on_push,
-        on_restored=on_restored,
-    )
-    receipts = ReceiptBook()
+    receipts = ReceiptBook(layout, call, broker_id, log)
     rooms = Rooms(
         layout=layout,
         call=call,
@@ -109,9 +93,12 @@ def build_control(
         log=log,
         clock=clock,
         window=config.control.replay_window,
-        receipt_ttl=limits.receipt_ttl,
+        limits=limits,
         delivered=receipts.delivered,
     )
+
+    def describe() -> dict[str, Any]:
+        return {"sessions": counters.control_sessions, "blind_since": rooms.blind_since}
 
     def give_up(member: Member, pending: Pending) -> None:
         member.pending.settle(pending)
@@ -127,7 +114,7 @@ def build_control(
         signers=Signers(),
         resends=Resends(config.control.ack_timeout, config.control.ack_attempts, give_up),
         receipts=receipts,
-        presence=Presence(),
+        presence=PresenceBoard(layout, call, broker_id, describe, log),
         turns=Turns(),
         counters=counters,
         log=log,
@@ -138,4 +125,4 @@ def build_control(
         layout=layout, call=call, link=link, counters=counters, log=log, broker_id=broker_id, limits=limits
     )
     feed = ControlFeed(layout, link, rooms, keys, desk, log)
-    return ControlPlane(services, link, feed, desk)
+    return ControlPlane(services, feed, desk)

@@ -1,13 +1,151 @@
-"""Presence: which agents are connected, for every broker to see."""
+"""Presence: which agents this broker holds, written where every broker and operator can see it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+from redis.exceptions import RedisError
 
 from broker.control.member import Member
+from broker.observe import Repeated
+from broker.store.brokers import heartbeat, sign_off
+from broker.store.drive import Call, run
+from broker.store.layout import Layout
+from broker.store.presence import Presence, put_presence, refresh_presence, remove_presence
+
+GATHER_SECONDS = 0.1
+"""How long changes are gathered, so that many of them are written in one step."""
+
+BEAT_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+FAREWELL_SECONDS = 1.0
+PER_WRITE = 500
 
 
-class Presence:
-    """Notes who is here."""
+@attrs.define(eq=False)
+class _Org:
+    """The sessions of one organization, and what of them is not written yet."""
+
+    members: dict[str, Member] = attrs.field(factory=dict)
+    changed: dict[str, None] = attrs.field(factory=dict)
+    gone: dict[str, None] = attrs.field(factory=dict)
+
+
+class PresenceBoard:
+    """Writes who is here, and that this broker lives. When it stops writing, others forget it within 30 s.
+
+    Args:
+        layout: names in the store.
+        call: the command link's `call`.
+        broker_id: who writes.
+        describe: what this broker says of itself with each heartbeat, in JSON's terms.
+        log: structlog.
+    """
+
+    def __init__(
+        self, layout: Layout, call: Call, broker_id: str, describe: Callable[[], dict[str, Any]], log: Any
+    ) -> None:
+        self._layout = layout
+        self._call = call
+        self._broker_id = broker_id
+        self._describe = describe
+        self._log = Repeated(log)
+        self._orgs: dict[str, _Org] = {}
+        self._dirty: dict[str, None] = {}
+        self._wake = trio.Event()
 
     def put(self, member: Member) -> None:
         """Note a session, or a change of it."""
+        org = self._orgs.setdefault(member.organization_id, _Org())
+        org.members[member.peer.id] = member
+        org.changed[member.peer.id] = None
+        self._touch(member.organization_id)
 
     def remove(self, member: Member) -> None:
         """Note the end of a session."""
+        org = self._orgs[member.organization_id]
+        org.members.pop(member.peer.id, None)
+        org.changed.pop(member.peer.id, None)
+        org.gone[member.peer.id] = None
+        self._touch(member.organization_id)
+
+    async def run(self) -> None:
+        """Write until cancelled; then say goodbye, if that can be done quickly."""
+        try:
+            async with trio.open_nursery() as writers:
+                writers.start_soon(self._write_changes)
+                writers.start_soon(self._beat)
+        finally:
+            with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+                await self._sign_off()
+
+    def _touch(self, organization_id: str) -> None:
+        self._dirty[organization_id] = None
+        self._wake.set()
+
+    async def _write_changes(self) -> None:
+        while True:
+            await self._wake.wait()
+            await trio.sleep(GATHER_SECONDS)
+            self._wake = trio.Event()
+            while self._dirty:
+                organization_id = next(iter(self._dirty))
+                del self._dirty[organization_id]
+                try:
+                    await self._write(organization_id, self._orgs[organization_id])
+                except RedisError as error:
+                    self._touch(organization_id)
+                    self._log.warning("away", "presence cannot be written", error=error)
+                    await trio.sleep(RETRY_SECONDS)
+
+    async def _write(self, organization_id: str, org: _Org) -> None:
+        gone = list(org.gone)
+        if gone:
+            await run(self._call, remove_presence(self._layout, organization_id, self._broker_id, gone))
+            for session_id in gone:
+                org.gone.pop(session_id, None)
+        while org.changed:
+            some = list(org.changed)[:PER_WRITE]
+            found = {each: _present(org.members[each]) for each in some}
+            there = await run(self._call, put_presence(self._layout, organization_id, self._broker_id, found))
+            for session_id in some:
+                org.changed.pop(session_id, None)
+            if not there and len(org.members) > len(some):
+                org.changed.update(dict.fromkeys(each for each in org.members if each not in found))
+        if not org.members and not org.gone and self._orgs.get(organization_id) is org:
+            del self._orgs[organization_id]
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await run(self._call, heartbeat(self._layout, self._broker_id, self._describe()))
+                for organization_id, org in list(self._orgs.items()):
+                    if org.members and not await run(
+                        self._call, refresh_presence(self._layout, organization_id, self._broker_id)
+                    ):
+                        org.changed.update(dict.fromkeys(org.members))
+                        self._touch(organization_id)
+            except RedisError as error:
+                self._log.warning("beat", "no heartbeat can be written", error=error)
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                await trio.sleep(BEAT_SECONDS)
+
+    async def _sign_off(self) -> None:
+        try:
+            await run(self._call, sign_off(self._layout, self._broker_id))
+            for organization_id in list(self._orgs):
+                await run(self._call, remove_presence(self._layout, organization_id, self._broker_id))
+        except RedisError:
+            return  # it will be missed soon enough
+
+
+def _present(member: Member) -> Presence:
+    return Presence(
+        key_id=member.record.key_id,
+        workflow_id=member.bound,
+        since=int(member.peer.opened_at),
+        last_ack=int(member.last_ack) or None,
+        silent=member.silent,
+    )

@@ -102,14 +102,6 @@ class Replica:
                 self._keep(publication)
         self._parts = None
 
-    def outdone_by(self, snapshot: Snapshot) -> bool:
-        """Tell whether the store knows at least as much as we do of every workflow."""
-        return all(
-            (theirs := snapshot.workflows.get(workflow_id)) is not None
-            and theirs.workflow.version >= known.stored.workflow.version
-            for workflow_id, known in self.workflows.items()
-        )
-
     def stored(self) -> list[StoredWorkflow]:
         """Return all that is known, to be written back."""
         return [known.stored for known in self.workflows.values()]

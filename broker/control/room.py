@@ -31,7 +31,7 @@ class Room:
         counters: `control_sent` is raised here.
         clock: unix time in seconds, for signatures.
         spawn: starts a task for a fan-out that takes more than one turn.
-        delivered: told of each message that wants acks, with the sessions that are its addressees.
+        delivered: told of each message that wants acks, with the sessions that are its addressees, if any.
         doubt: told when the replica may have missed something.
     """
 
@@ -139,6 +139,7 @@ class Room:
     def _take(self, publication: Publication) -> None:
         self.replica.take(publication)
         if not self.members:
+            self._done(publication, [])
             return
         self._queue.append((publication, self.generation, publication.seq))
         if self._fanning:
@@ -205,5 +206,5 @@ class Room:
             return
         publication.message.forget_frames()
         self._counters.control_sent += len(self.members)
-        if addressees:
+        if publication.wants_ack:
             self._delivered(publication, addressees)

@@ -16,6 +16,7 @@ from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters, Repeated
 from broker.store.drive import Call
 from broker.store.layout import Layout
+from broker.store.limits import LogLimits
 
 if TYPE_CHECKING:
     from broker.control.member import Member
@@ -45,7 +46,7 @@ class Rooms:
         log: structlog.
         clock: unix time in seconds.
         window: `control.replay_window`, in seconds.
-        receipt_ttl: how long a message can be acknowledged, in seconds.
+        limits: bounds of the log, and how long a message can be acknowledged.
         delivered: told of each message that wants acks, with the sessions that it was for.
     """
 
@@ -59,7 +60,7 @@ class Rooms:
         log: Any,
         clock: Callable[[], float],
         window: float,
-        receipt_ttl: float,
+        limits: LogLimits,
         delivered: "Callable[[Publication, list[Member]], None]",
     ) -> None:
         self._layout = layout
@@ -69,11 +70,11 @@ class Rooms:
         self._repeated = Repeated(log)
         self._clock = clock
         self._window = window
-        self._receipt_ttl = receipt_ttl
+        self._receipt_ttl = limits.receipt_ttl
         self._delivered = delivered
         self._rooms: dict[str, Room] = {}
         self._in_doubt: dict[Room, float] = {}  # since when, in unix seconds
-        self._mender = Mender(layout, call, window, log, counters)
+        self._mender = Mender(layout, call, window, limits, log, counters)
         self._mending = trio.Semaphore(MENDED_AT_ONCE)
         self._nursery: trio.Nursery | None = None
 

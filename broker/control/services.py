@@ -13,7 +13,7 @@ from broker.store.drive import Call
 from broker.store.layout import Layout
 
 if TYPE_CHECKING:
-    from broker.control.presence import Presence
+    from broker.control.presence import PresenceBoard
     from broker.control.receipts import ReceiptBook
     from broker.control.resends import Resends
     from broker.control.rooms import Rooms
@@ -49,7 +49,7 @@ class ControlServices:
     signers: Signers
     resends: "Resends"
     receipts: "ReceiptBook"
-    presence: "Presence"
+    presence: "PresenceBoard"
     turns: "Turns"
     counters: Counters
     log: Any

@@ -14,17 +14,20 @@ MAX_SENT_BYTES = 256 * 1024
 PAYLOAD_BYTES = (MAX_SENT_BYTES - 1024) // 3
 
 
+def fields_of(workflow: Workflow) -> dict[str, object]:
+    """Return a workflow's fields as they stand in JSON, in a snapshot as in an answer to a status request."""
+    return {
+        "workflow_id": workflow.workflow_id,
+        "state": workflow.state.value,
+        "version": workflow.version,
+        "reason": workflow.reason,
+        "updated_at": workflow.updated_at,
+    }
+
+
 def entry(workflow: Workflow) -> bytes:
     """Return one workflow as it stands in the `workflows` of an `initial_state`."""
-    return orjson.dumps(
-        {
-            "workflow_id": workflow.workflow_id,
-            "state": workflow.state.value,
-            "version": workflow.version,
-            "reason": workflow.reason,
-            "updated_at": workflow.updated_at,
-        }
-    )
+    return orjson.dumps(fields_of(workflow))
 
 
 def unknown_workflow(workflow_id: str) -> Workflow:

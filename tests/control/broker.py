@@ -17,6 +17,7 @@ from broker.control.session import run_control_session
 from broker.keys import Admission, KeyCache, admit
 from broker.link.address import Address
 from broker.link.link import Link
+from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
 from broker.publisher import Publisher
 from broker.store import keys
@@ -79,10 +80,18 @@ async def running_broker(
     clock = Clock()
     command = Link(address, f"command-{broker_id}")
     key_cache = KeyCache(LAYOUT, command.call, counters, clock)
+
+    async def on_push(batch: list[list[bytes]]) -> None:
+        await plane.feed.on_push(batch)
+
+    def on_restored() -> None:
+        plane.feed.on_restored()
+
+    control = SubscriptionLink(address, f"control-{broker_id}", on_push=on_push, on_restored=on_restored)
     plane = build_control(
         config=config,
         layout=LAYOUT,
-        address=address,
+        link=control,
         call=command.call,
         keys=key_cache,
         counters=counters,
@@ -99,6 +108,7 @@ async def running_broker(
     listener.listen(1024)
     async with trio.open_nursery() as broker:
         await broker.start(command.run)
+        await broker.start(control.run)
         await broker.start(plane.run)
         running = Broker(plane, command, counters, config, path, clock)
         broker.start_soon(_accept, listener, running, peer_limits, broker)

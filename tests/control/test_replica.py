@@ -1,0 +1,107 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.control.replica import Replica, Verdict
+from broker.store.snapshot import Position
+from protocol.codec import decode_control_server
+from protocol.control import InitialState, Workflow
+from protocol.states import State
+from tests.control.making import change, policy, snapshot, stored
+
+WINDOW, TTL = 300.0, 3600.0
+
+
+def loaded(seq: int = 0) -> Replica:
+    """Return a replica that has read an empty organization up to `seq`."""
+    replica = Replica("acme", WINDOW, TTL)
+    replica.load(snapshot(seq), [])
+    return replica
+
+
+def entries(replica: Replica, bound: str | None = None) -> dict[str, Workflow]:
+    """Return the workflows of the snapshot that a session would get."""
+    found: dict[str, Workflow] = {}
+    for part in replica.parts(bound):
+        message = decode_control_server(part.payload)
+        assert isinstance(message, InitialState)
+        found |= {workflow.workflow_id: workflow for workflow in message.workflows}
+    return found
+
+
+def test_verdicts() -> None:
+    """The next, a known one, one ahead, one of another store, and one of a store that lost its tail are told apart."""
+    replica = loaded(5)
+    found = [
+        replica.judge(each)
+        for each in (change(6), change(5), change(3), change(8), change(6, epoch="e2"), change(4, ms=999_999))
+    ]
+    assert found == [
+        Verdict.NEXT,
+        Verdict.KNOWN,
+        Verdict.KNOWN,
+        Verdict.AHEAD,
+        Verdict.STRANGE,
+        Verdict.STRANGE,
+    ]
+    assert Replica("acme", WINDOW, TTL).judge(change(1)) is Verdict.AHEAD
+
+
+def test_first_entry_of_an_empty_store() -> None:
+    """An organization in which nothing ever happened takes its first entry, whatever the epoch turns out to be."""
+    replica = Replica("acme", WINDOW, TTL)
+    replica.load(snapshot(0, epoch=None), [])
+    assert replica.judge(change(1, epoch="new")) is Verdict.NEXT
+    replica.take(change(1, epoch="new"))
+    assert replica.position == Position("new", 1, 1001)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(State))), max_size=30))
+def test_the_snapshot_is_the_newest_of_each(changes: list[tuple[str, State]]) -> None:
+    """After any changes the snapshot holds each workflow once, in its newest state."""
+    replica = loaded()
+    newest: dict[str, State] = {}
+    for seq, (workflow_id, state) in enumerate(changes, 1):
+        replica.take(change(seq, state, workflow_id))
+        newest[workflow_id] = state
+        assert {name: each.state for name, each in entries(replica).items()} == newest
+
+
+def test_bound_workflow_is_always_listed() -> None:
+    """A key's own workflow is in the snapshot as Normal 0 until something is known of it."""
+    replica = loaded()
+    assert entries(replica, "mine") == {"mine": Workflow("mine", State.NORMAL, 0, None, 0)}
+    replica.take(change(1, State.KILLED, "other"))
+    assert set(entries(replica, "mine")) == {"mine", "other"}
+    replica.take(change(2, State.KILLED, "mine"))
+    assert entries(replica, "mine")["mine"].state is State.KILLED
+
+
+def test_asked_to_acknowledge() -> None:
+    """Killed and Paused are sent as messages to who comes later, while they are in force and their receipts open."""
+    replica = Replica("acme", WINDOW, TTL)
+    workflows = {
+        "open": stored("open", State.KILLED, 4, "m1", at_ms=10_000),
+        "closed": stored("closed", State.KILLED, 2, "m2", at_ms=10_000),
+        "normal": stored("normal", State.NORMAL, 2, "m3", at_ms=10_000),
+    }
+    replica.load(snapshot(9, workflows, {"open": "m1", "normal": "m0"}), [])
+    [asked] = replica.to_be_acked(None, 20_000)
+    assert (asked.message_id, asked.state, asked.workflow_id) == ("m1", State.KILLED, "open")
+    assert replica.to_be_acked("normal", 20_000) == []
+    assert replica.to_be_acked(None, 10_000 + int(TTL * 1000)) == []
+    live = change(10, State.PAUSED, "normal")
+    replica.take(live)
+    assert replica.to_be_acked("normal", 20_000) == [live]
+
+
+def test_replay_window() -> None:
+    """What no snapshot holds is kept for the window, and it is known from where on nothing is missing."""
+    replica = loaded()
+    for seq in range(1, 5):
+        replica.take(policy(seq, ms=seq * 100_000))
+    assert [each.seq for each in replica.replayed_since(0, 400_000)] == [1, 2, 3, 4]
+    assert [each.seq for each in replica.replayed_since(2, 400_000)] == [3, 4]
+    assert [each.seq for each in replica.replayed_since(0, 650_000)] == [4]
+    replica.take(policy(5, ms=500_000))
+    assert replica.covers(1)
+    assert not replica.covers(0)

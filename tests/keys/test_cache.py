@@ -1,0 +1,207 @@
+from collections.abc import Callable
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from broker.keys import KeyCache, KeysUnavailable
+from broker.link.errors import LinkDown
+from broker.observe import Counters
+from broker.store import keys
+from broker.store.drive import run_sync
+from broker.store.key_record import KeyRecord
+from broker.store.layout import Layout
+from tests.conftest import Valkey
+
+LAYOUT = Layout()
+
+
+@attrs.define(eq=False)
+class Line:
+    """A call to the server that can be cut, and that can let something happen while a reply is on its way."""
+
+    valkey: Valkey
+    up: bool = True
+    meanwhile: Callable[[], None] | None = None
+
+    async def call(self, *args: object) -> object:
+        if not self.up:
+            await trio.lowlevel.checkpoint()
+            raise LinkDown("cut")
+        reply: object = self.valkey.client.execute_command(*args)  # type: ignore[no-untyped-call]
+        await trio.lowlevel.checkpoint()
+        if self.meanwhile is not None:
+            happening, self.meanwhile = self.meanwhile, None
+            happening()
+        return reply
+
+
+@attrs.define(eq=False)
+class Time:
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@attrs.frozen(eq=False)
+class Setup:
+    line: Line
+    cache: KeyCache
+    counters: Counters
+    time: Time
+
+
+@pytest.fixture
+def setup(valkey: Valkey) -> Setup:
+    """A key cache on the test's server."""
+    line, counters, time = Line(valkey), Counters(), Time()
+    return Setup(line, KeyCache(LAYOUT, line.call, counters, time), counters, time)
+
+
+def add(valkey: Valkey, expires_at: int | None = None) -> tuple[str, KeyRecord]:
+    """Make a key; returns the API key and its record."""
+    made = run_sync(valkey.client, keys.add_key(LAYOUT, "acme", expires_at=expires_at))
+    return made.api_key, made.record
+
+
+async def test_found_once_then_cached(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A key is read from the store once in ten seconds, an unknown one once in two."""
+    api_key, record = add(valkey)
+    assert await setup.cache.lookup(api_key) == record
+    assert await setup.cache.lookup(api_key) == record
+    assert setup.counters.key_lookups == 1
+    await trio.sleep(10.1)
+    await setup.cache.lookup(api_key)
+    assert setup.counters.key_lookups == 2
+    for _ in range(3):
+        assert await setup.cache.lookup("nr_live_no") is None
+    assert setup.counters.key_lookups == 3
+    await trio.sleep(2.1)
+    assert await setup.cache.lookup("nr_live_no") is None
+    assert setup.counters.key_lookups == 4
+
+
+async def test_many_askers_one_lookup(setup: Setup, valkey: Valkey) -> None:
+    """A thousand clients with one key that come at once cost one look-up, even if the first one goes away."""
+    api_key, record = add(valkey)
+    found: list[KeyRecord | None] = []
+
+    async def ask() -> None:
+        found.append(await setup.cache.lookup(api_key))
+
+    async with trio.open_nursery() as nursery:
+        first = trio.CancelScope()
+
+        async def ask_and_leave() -> None:
+            with first:
+                await ask()
+
+        nursery.start_soon(ask_and_leave)
+        for _ in range(1000):
+            nursery.start_soon(ask)
+        first.cancel()
+    assert found.count(record) >= 1000
+    assert setup.counters.key_lookups <= 2
+
+
+async def test_change_during_a_lookup(setup: Setup, valkey: Valkey) -> None:
+    """A key that is revoked while it is being read is read again: the old record is never remembered."""
+    api_key, record = add(valkey)
+
+    def revoke() -> None:
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+        setup.cache.invalidate(record.hash)
+
+    setup.line.meanwhile = revoke
+    found = await setup.cache.lookup(api_key)
+    assert found is not None
+    assert found.refusal(0) == "revoked"
+
+
+async def test_store_away(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """While the store is away a cached key opens for a minute after its last confirmation, and no longer."""
+    api_key, record = add(valkey)
+    await setup.cache.lookup(api_key)
+    setup.line.up = False
+    await trio.sleep(59)
+    assert await setup.cache.lookup(api_key) == record
+    await trio.sleep(2)
+    with pytest.raises(KeysUnavailable):
+        await setup.cache.lookup(api_key)
+    with pytest.raises(KeysUnavailable):
+        await setup.cache.lookup("nr_live_other")
+    setup.line.up = True
+    assert await setup.cache.lookup(api_key) == record
+
+
+async def test_watchers_hear_of_changes(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A rotation is told with the new record, a revocation as None; one that was not announced within ten seconds."""
+    _, record = add(valkey)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        unwatch = setup.cache.watch(record, heard.append)
+        rotated = run_sync(valkey.client, keys.rotate_key(LAYOUT, record.key_id))
+        setup.cache.invalidate(record.hash)
+        await trio.sleep(0.1)
+        assert heard == [rotated]
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+        await trio.sleep(10.1)
+        assert heard == [rotated, None]
+        await trio.sleep(30)
+        assert len(heard) == 2
+        unwatch()
+        setup.cache.invalidate(record.hash)
+        await trio.sleep(0.1)
+        assert len(heard) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_watchers_hear_of_expiry(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A key that expires ends its sessions within a second, although nothing changes in the store."""
+    _, record = add(valkey, expires_at=1_000_050)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        setup.cache.watch(record, heard.append)
+        setup.time.now = 1_000_049.9
+        await trio.sleep(1)
+        assert heard == []
+        setup.time.now = 1_000_050.0
+        await trio.sleep(1)
+        assert heard == [None]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_store_without_its_data_ends_no_session(
+    setup: Setup, valkey: Valkey, autojump_clock: MockClock
+) -> None:
+    """A key that vanished with all others is not revoked: the sessions that it opened must still hear a kill."""
+    api_key, record = add(valkey)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        setup.cache.watch(record, heard.append)
+        valkey.client.flushall()
+        await trio.sleep(30)
+        assert heard == []
+        setup.cache.suspect_all()
+        assert await setup.cache.lookup(api_key) is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_outdated_record_is_settled(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A session that was let in with a record older than what others hold is told how it is now."""
+    _, record = add(valkey)
+    rotated = run_sync(valkey.client, keys.rotate_key(LAYOUT, record.key_id))
+    first: list[KeyRecord | None] = []
+    second: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        setup.cache.watch(rotated, first.append)
+        setup.cache.watch(record, second.append)
+        await trio.sleep(0.1)
+        assert second == [rotated]
+        nursery.cancel_scope.cancel()
