@@ -11,6 +11,7 @@ import cattrs
 import orjson
 
 from protocol import control, events
+from protocol.channels import MAX_CHANNEL_BYTES
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError, invalid
 from protocol.ids import json_type
@@ -112,15 +113,27 @@ def _decode(text: str | bytes, table: Mapping[str, type[M]]) -> M:
         raise invalid(f"type must be a string, not {json_type(tag)}" if "type" in body else "type is missing")
     cls = table.get(tag)
     if cls is None:
-        raise ProtocolError(ErrorCode.UNKNOWN_TYPE, f"type must be one of {', '.join(table)}, not {tag[:64]!r}")
-    return _structure(body, cls)
+        what = f"type must be one of {', '.join(table)}, not {tag[:64]!r}"
+        raise ProtocolError(ErrorCode.UNKNOWN_TYPE, what, _channel_in(body))
+    try:
+        return _structure(body, cls)
+    except ProtocolError as error:
+        error.channel = error.channel or _channel_in(body)
+        raise
 
 
-def _structure(body: dict[str, object], cls: type[M]) -> M:
+def _structure(body: dict[str, object], cls: type[M], where: str = "") -> M:
     try:
         return _converter.structure(body, cls)
     except KeyError as missing:
-        raise invalid(f"{missing.args[0]} is missing") from None
+        raise invalid(f"{where}{missing.args[0]} is missing") from None
+    except ProtocolError as error:
+        raise ProtocolError(error.code, f"{where}{error.message}", error.channel) from None
+
+
+def _channel_in(body: dict[str, object]) -> str | None:
+    channel = body.get("channel")
+    return channel if isinstance(channel, str) and 0 < len(channel) <= MAX_CHANNEL_BYTES else None
 
 
 def _as_given(value: object, _: object) -> object:
@@ -137,7 +150,7 @@ def _workflows(value: object, _: object) -> tuple[control.Workflow, ...]:
     for item in value:
         if not isinstance(item, dict):
             raise invalid(f"workflows must be an array of objects, not of {json_type(item)}")
-    return tuple(_converter.structure(item, control.Workflow) for item in value)
+    return tuple(_structure(item, control.Workflow, f"workflows[{at}].") for at, item in enumerate(value))
 
 
 def _make_converter() -> cattrs.Converter:

@@ -56,11 +56,14 @@ class Unsubscribed:
 
 @attrs.frozen
 class EventError:
-    """A message of the client was refused; the connection lives on. ``channel`` is left out when it is None."""
+    """A message of the client was refused; the connection lives on.
+
+    ``channel`` repeats what the client sent, which need not be a channel; it is left out when it is None.
+    """
 
     code: str = field(validator=is_text)
     message: str = field(validator=is_text)
-    channel: str | None = field(default=None, validator=optional(is_channel))
+    channel: str | None = field(default=None, validator=optional(is_text))
 
 
 @attrs.frozen

@@ -33,12 +33,8 @@ def is_id(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
 
 
 def is_channel(_: object, __: "attrs.Attribute[Any]", value: object) -> None:
-    """A channel by the grammar of :func:`protocol.channels.check_channel`; the error carries it if it can be shown."""
-    try:
-        check_channel(value)
-    except ProtocolError as error:
-        shown = value if isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable() else None
-        raise ProtocolError(error.code, error.message, shown) from None
+    """A channel by the grammar of :func:`protocol.channels.check_channel`."""
+    check_channel(value)
 
 
 def is_integer(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
