@@ -9,7 +9,7 @@ import hiredis
 import trio
 
 from broker.link.command import pack
-from broker.link.dial import NOT_YET, READ_SIZE, Dialled
+from broker.link.dial import NOT_YET, Dialled
 from broker.link.errors import LinkDown
 from broker.link.slots import OutOfStep, PingSlot, Slot
 
@@ -45,6 +45,7 @@ class Connection:
         self.unsent_bytes = 0
         self.pushes = 0
         self._stream = dialled.stream
+        self._read_some = dialled.read
         self._close = dialled.close
         self._parser = dialled.parser
         self._on_push = on_push
@@ -105,11 +106,10 @@ class Connection:
             self.fail(STOPPED)
 
     async def _read(self) -> None:
-        receive = self._stream.receive_some
         try:
             if self._parser.has_data():  # came together with the last answer of the login
                 await self._take()
-            while data := await receive(READ_SIZE):
+            while data := await self._read_some():
                 self._parser.feed(bytes(data))
                 self._reads += 1
                 await self._take()
@@ -120,7 +120,7 @@ class Connection:
             self.fail(f"the server's answers make no sense: {error}")
 
     async def _take(self) -> None:
-        """Hand out everything that has arrived whole; the pushes between two confirmations are one batch."""
+        """Hand out everything that has arrived whole; the messages between two answers are one batch."""
         gets = self._parser.gets
         batch: list[list[bytes]] = []
         while True:
@@ -130,19 +130,24 @@ class Connection:
                 raise OutOfStep(str(error)) from error
             if reply is NOT_YET:
                 break
-            if type(reply) is not hiredis.PushNotification:
+            if type(reply) is hiredis.PushNotification:
+                try:
+                    kind = reply[0]
+                    if kind in _MESSAGES:
+                        batch.append(reply)
+                        continue
+                    if kind not in _CONFIRMATIONS:
+                        continue
+                except (TypeError, IndexError) as error:  # an empty push, or a list in place of its kind
+                    raise OutOfStep(str(error)) from error
+            else:
+                kind = None
+            if batch:
+                await self._hand_over(batch)
+                batch = []
+            if kind is None:
                 self._settle(reply)
-                continue
-            try:
-                is_message = (kind := reply[0]) in _MESSAGES
-            except (TypeError, IndexError) as error:  # an empty push, or a list in place of its kind
-                raise OutOfStep(str(error)) from error
-            if is_message:
-                batch.append(reply)
-            elif kind in _CONFIRMATIONS:
-                if batch:
-                    await self._hand_over(batch)
-                    batch = []
+            else:
                 self._confirm(reply)
         if batch:
             await self._hand_over(batch)

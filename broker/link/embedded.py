@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-import structlog
 import trio
 from redis.backoff import EqualJitterBackoff
 
@@ -17,6 +16,7 @@ from broker.link.child import Child
 from broker.link.command import pack
 from broker.link.directory import DirectoryLock, socket_path, temporary_directory
 from broker.link.errors import StartupError
+from broker.observe import get_logger
 
 _PROGRAMS = ("valkey-server", "redis-server")
 _ANSWER_TIMEOUT = 10.0
@@ -80,7 +80,7 @@ class EmbeddedServer:
         self._backoff = EqualJitterBackoff(base=backoff[0], cap=backoff[1])
         self._child: Child | None = None
         self._path: Path | None = socket_path(self._directory) if self._directory is not None else None
-        self._log = structlog.get_logger("signalbox.embedded")
+        self._log = get_logger()
         self.restarts = 0
         """How often the server died and was started again."""
 

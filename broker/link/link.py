@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import attrs
 import hiredis
-import structlog
 import trio
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import ReadOnlyError, RedisError
@@ -18,6 +17,7 @@ from broker.link.connection import STOPPED, Connection, OnPush
 from broker.link.dial import Dialled, dial
 from broker.link.errors import AuthenticationFailed, LinkDown, StartupError
 from broker.link.slots import CallSlot
+from broker.observe import get_logger
 
 _STABLE_AFTER = 10.0
 """Seconds after which a connection counts as good, and the next reconnect starts from the shortest delay."""
@@ -86,7 +86,7 @@ class Link:
         self._waiting_for_room = trio.lowlevel.ParkingLot()
         self._pushes = 0
         self._complaint: str | None = None
-        self._log = structlog.get_logger("signalbox.link").bind(link=name, server=address.describe())
+        self._log = get_logger().bind(link=name, server=address.describe())
 
     @property
     def state(self) -> LinkState:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import attrs
-import structlog
 from redis.exceptions import ResponseError
 
 from broker.link.errors import StartupError
 from broker.link.link import Link
+from broker.observe import get_logger
 
 OLDEST_REDIS = (6, 2)
 
@@ -51,7 +51,7 @@ async def check_server(link: Link, *, durable: bool = True) -> ServerReport:
         warnings.append(f"{where} does not tell whether it has an append-only file: decisions need one to be durable")
     elif aof not in ("yes", "1"):
         warnings.append(f"{where} has no append-only file (appendonly no): a crash of it loses the latest decisions")
-    log = structlog.get_logger("signalbox.link")
+    log = get_logger()
     for warning in warnings:
         log.warning(warning)
     return ServerReport(product, version, tuple(warnings))

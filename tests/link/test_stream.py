@@ -13,7 +13,7 @@ from redis.connection import DefaultParser
 from redis.exceptions import RedisError
 
 from broker.link.connection import Connection
-from broker.link.dial import NOT_YET, Dialled
+from broker.link.dial import NOT_YET, READ_SIZE, Dialled
 from broker.link.slots import CallSlot
 
 Item = tuple[str, bytes]
@@ -42,6 +42,7 @@ class Harness:
         self.connection = Connection(
             Dialled(
                 stream=ours,
+                read=lambda: ours.receive_some(READ_SIZE),
                 close=ours.receive_stream.close,
                 parser=hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=NOT_YET),
                 hello={},
