@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protocol import codec, control, events
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
-from protocol.states import State
+from protocol.states import Outcome, State
 from tests.protocol import strategies
 from tests.protocol.strategies import attempt, examples
 
@@ -238,4 +238,5 @@ def test_who_wants_an_ack() -> None:
     """Killed, Paused and resolved approvals are repeated until acknowledged, nothing else."""
     wanted = {state for state in State if control.wants_ack(attrs.evolve(STATE_CHANGE, state=state))}
     assert wanted == {State.KILLED, State.PAUSED}
+    assert control.wants_ack(control.ApprovalResolved("acme", "a", "wf", "e", Outcome.DENIED, None, 5, "m-1"))
     assert not control.wants_ack(control.Pong())

@@ -49,6 +49,14 @@ def test_close_frames_carry_code_and_reason(code: CloseCode, reason: str) -> Non
     assert got == reason or len(got.encode()) > 123 - 4
 
 
+def test_a_long_reason_is_cut_at_a_character() -> None:
+    """123 bytes have room for 41 characters of three bytes, and 40 when one byte stands before them."""
+    for reason, kept in (("€" * 60, "€" * 41), ("a" + "€" * 60, "a" + "€" * 40)):
+        (event,) = read(close_frame(1000, reason))
+        assert isinstance(event, CloseConnection)
+        assert event.reason == kept
+
+
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
 def test_codes_that_never_travel(code: int) -> None:
     """RFC 6455 section 7.4 forbids them in a frame; ours would be the mistake."""

@@ -111,6 +111,12 @@ def test_a_client_of_wsproto_accepts_the_answer() -> None:
     assert event.subprotocol == "signalbox"
 
 
+def test_an_extension_is_answered_with_its_parameters() -> None:
+    """As it was negotiated, on a line of its own."""
+    answer = switching_protocols(KEY, extensions="permessage-deflate; server_no_context_takeover")
+    assert answer.endswith(b"\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\r\n")
+
+
 @pytest.mark.parametrize("value", ["a\r\nb", "", "a b", "é"])
 def test_no_header_can_be_smuggled_into_the_answer(value: str) -> None:
     """A subprotocol is one token, an extension one line."""
