@@ -6,7 +6,7 @@ from typing import TypeVar
 import redis
 from redis.exceptions import NoScriptError, RedisError
 
-from broker.store.request import Command, Operation
+from broker.store.request import Command, Operation, Pause, ScriptCall
 
 T = TypeVar("T")
 
@@ -23,14 +23,18 @@ def run_sync(client: redis.Redis, operation: Operation[T]) -> T:
     try:
         request = next(operation)
         while True:
+            reply: object = None
             try:
-                if isinstance(request, Command):
-                    reply = send(*request.args)
-                else:
-                    try:
-                        reply = send(*request.evalsha())
-                    except NoScriptError:
-                        reply = send(*request.eval())
+                match request:
+                    case Command(words):
+                        reply = send(*words)
+                    case ScriptCall():
+                        try:
+                            reply = send(*request.evalsha())
+                        except NoScriptError:
+                            reply = send(*request.eval())
+                    case Pause():
+                        pass
             except RedisError as error:
                 request = operation.throw(error)
             else:
@@ -48,14 +52,18 @@ async def run(call: Call, operation: Operation[T]) -> T:
     try:
         request = next(operation)
         while True:
+            reply: object = None
             try:
-                if isinstance(request, Command):
-                    reply = await call(*request.args)
-                else:
-                    try:
-                        reply = await call(*request.evalsha())
-                    except NoScriptError:
-                        reply = await call(*request.eval())
+                match request:
+                    case Command(words):
+                        reply = await call(*words)
+                    case ScriptCall():
+                        try:
+                            reply = await call(*request.evalsha())
+                        except NoScriptError:
+                            reply = await call(*request.eval())
+                    case Pause():
+                        reply = await call("PING")  # waiting for anything is a pause, whatever the event loop
             except RedisError as error:
                 request = operation.throw(error)
             else:

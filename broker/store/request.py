@@ -48,7 +48,12 @@ class ScriptCall:
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
 
 
-Request: TypeAlias = Command | ScriptCall
+@attrs.frozen
+class Pause:
+    """A point in a long computation at which an event loop should look after its other tasks."""
+
+
+Request: TypeAlias = Command | ScriptCall | Pause
 
 Operation: TypeAlias = Generator[Request, object, T]
 """An operation yields requests, receives their replies, and returns a result: it does no I/O itself."""

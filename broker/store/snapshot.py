@@ -1,15 +1,20 @@
 """Everything that a session must know of an organization, as of one moment."""
 
+from typing import Final
+
 import attrs
 import orjson
 
 from broker.store.layout import Layout
 from broker.store.replies import blob, integer, items, maybe_text, pairs, text
-from broker.store.request import Operation, command, load_script
+from broker.store.request import Operation, Pause, command, load_script
 from protocol.control import Workflow
 from protocol.states import State
 
 SNAPSHOT = load_script("snapshot")
+
+_BETWEEN_PAUSES: Final = 250
+_STATES: Final = {state.value: state for state in State}
 
 
 @attrs.frozen
@@ -72,10 +77,15 @@ def read_snapshot(layout: Layout, organization_id: str) -> Operation[Snapshot]:
     )
     epoch, seq, ms, now, capped, capped_at, workflows, open_receipts = items(reply)
     now_ms = integer(now)
+    decoded: dict[str, StoredWorkflow] = {}
+    for number, (name, value) in enumerate(pairs(workflows), start=1):
+        decoded[text(name)] = decode_stored(blob(value))
+        if number % _BETWEEN_PAUSES == 0:
+            yield Pause()
     return Snapshot(
         position=Position(maybe_text(epoch), integer(seq), integer(ms)),
         now_ms=now_ms,
-        workflows={text(name): decode_stored(blob(value)) for name, value in pairs(workflows)},
+        workflows=decoded,
         open_receipts=_unexpired(open_receipts, now_ms),
         capped=integer(capped),
         capped_at_ms=integer(capped_at),
@@ -93,7 +103,7 @@ def decode_stored(value: bytes) -> StoredWorkflow:
     body = orjson.loads(value.split(b" ", 2)[2])
     workflow = Workflow(
         workflow_id=body["workflow_id"],
-        state=State(body["state"]),
+        state=_STATES[body["state"]],
         version=body["version"],
         reason=body["reason"],
         updated_at=body["updated_at"],

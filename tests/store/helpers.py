@@ -6,7 +6,7 @@ from broker.store.applied import Applied
 from broker.store.apply import Claimant, apply, claim
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
-from broker.store.request import Command, Operation
+from broker.store.request import Command, Operation, Pause
 from protocol.codec import decode_control_input
 from protocol.control import StateChangeInput
 from protocol.states import State
@@ -43,6 +43,7 @@ def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> N
     """Run an operation's first requests and then no more, as if its program had died."""
     request = next(operation)
     for _ in range(steps):
+        assert not isinstance(request, Pause)
         words = request.args if isinstance(request, Command) else request.eval()
         request = operation.send(valkey.client.execute_command(*words))  # type: ignore[no-untyped-call]
     operation.close()

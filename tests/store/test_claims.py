@@ -1,5 +1,7 @@
 """Plain publications without an id: exactly once over brokers that heard different subsets of them."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -144,15 +146,34 @@ def test_hundreds_of_identical_publications(valkey: Valkey) -> None:
     assert valkey.client.hlen(key) < 80
 
 
-def test_failed_step_claims_nothing(valkey: Valkey) -> None:
-    """When the server refuses to write, a publication is not claimed, and the same broker's next try applies it."""
-    with_key(valkey)
+@contextlib.contextmanager
+def out_of_memory(valkey: Valkey) -> Iterator[None]:
+    """Let the server refuse whatever needs memory."""
     valkey.client.config_set("maxmemory", "1")
     try:
-        for _ in range(2):
-            with pytest.raises(RedisError, match="maxmemory"):
-                heard_by(valkey, KILL, "a", serial=1)
+        yield
     finally:
         valkey.client.config_set("maxmemory", "0")
-    assert heard_by(valkey, KILL, "a", serial=1).status is Status.APPLIED
+
+
+def test_failed_step_claims_nothing(valkey: Valkey) -> None:
+    """A publication that the server refused to write is not claimed: the same broker's next try applies it."""
+    with_key(valkey)
+    with out_of_memory(valkey):
+        for _ in range(2):
+            with pytest.raises(RedisError, match="maxmemory"):
+                heard_by(valkey, POLICY, "a", serial=1)
+    assert heard_by(valkey, POLICY, "a", serial=1).status is Status.APPLIED
     assert done(valkey, read_snapshot(LAYOUT, ORG)).seq == 1
+
+
+def test_kill_gets_through_when_memory_is_full(valkey: Valkey) -> None:
+    """Redis at its memory limit refuses policies, but takes a kill, whole."""
+    with_key(valkey)
+    change(valkey, State.NORMAL)
+    with out_of_memory(valkey):
+        assert heard_by(valkey, KILL, "a").status is Status.APPLIED
+        assert change(valkey, State.KILLED, workflow="new").status is Status.APPLIED
+    snapshot = done(valkey, read_snapshot(LAYOUT, ORG))
+    assert (snapshot.seq, set(snapshot.open_receipts)) == (3, {"wf", "new"})
+    assert heard_by(valkey, KILL, "b").status is Status.DUPLICATE
