@@ -1,0 +1,100 @@
+"""A WebSocket client that stays connected as the web client does."""
+
+import json
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from broker.cli.errors import Failure
+from broker.cli.tailing import Printer
+from protocol.codes import CLOSINGS
+
+_MAX_MESSAGE = 64 * 1024 * 1024
+_CONNECT_TIMEOUT = 15.0
+_BACKOFF = (1.0, 30.0)
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Headers = list[tuple[bytes, bytes]]
+Session = Callable[[WebSocketConnection], Awaitable[None]]
+
+
+async def stay_connected(url: str, headers: Callable[[], Headers], session: Session, printer: Printer) -> None:
+    """Keep a connection, as the web client does: again after 1, 2, 4 … 30 s, unless the broker says not to."""
+    delay, opened_before = _BACKOFF[0], False
+    while True:
+        try:
+            with trio.fail_after(_CONNECT_TIMEOUT):
+                stream = await _open(url)
+            async with stream:
+                ended = await _session(url, stream, headers(), session)
+            if isinstance(ended, Exception):
+                raise ended
+            reason, opened_before, delay = ended, True, _BACKOFF[0]
+        except ConnectionRejected as rejected:
+            reason = f"refused with {rejected.status_code}{_body(rejected.body)}"
+            if rejected.status_code < 500 and rejected.status_code != 429:
+                raise Failure(f"{url}: {reason}.") from None
+        except trio.TooSlowError:
+            reason = "no answer"
+        except (HandshakeError, OSError, trio.BrokenResourceError) as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+        if not opened_before:
+            raise Failure(f"{url}: {reason}.")
+        printer.remark(f"{reason}; trying again in {delay:.0f} s")
+        await trio.sleep(delay * random.uniform(0.8, 1.2))
+        delay = min(2 * delay, _BACKOFF[1])
+
+
+async def _open(url: str) -> Stream:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    if parts.scheme == "wss":
+        tls = ssl.create_default_context()
+        return await trio.open_ssl_over_tcp_stream(parts.hostname, parts.port or 443, ssl_context=tls)
+    return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
+
+
+async def _session(url: str, stream: Stream, headers: Headers, session: Session) -> str | Exception:
+    """Run one session to its end, and return why it ended, or what kept it from beginning or going on."""
+    parts = urlsplit(url)
+    ended: str | Exception = ""
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(_CONNECT_TIMEOUT):
+                websocket = await wrap_client_stream(
+                    nursery, stream, parts.netloc, parts.path, extra_headers=headers, max_message_size=_MAX_MESSAGE
+                )
+            try:
+                async with websocket:
+                    await session(websocket)
+            except ConnectionClosed as closed:
+                ended = _closed(closed)
+            except Failure as failure:
+                ended = failure
+            nursery.cancel_scope.cancel()
+    except* (HandshakeError, trio.TooSlowError) as group:
+        ended = group.exceptions[0]  # a refusal is raised by a task of the library
+    return ended
+
+
+def _closed(closed: ConnectionClosed) -> str | Failure:
+    """Return why the broker closed: a Failure when connecting again is useless."""
+    if closed.reason is None:
+        return "the connection broke"
+    code, said = closed.reason.code, closed.reason.reason or ""
+    closing = next((entry for known, entry in CLOSINGS.items() if known == code), None)
+    text = f"closed with {code}: {said or (closing.meaning.rstrip('.') if closing else 'no reason given')}"
+    if closing is not None and not closing.reconnect:
+        return Failure(f"{text}.")
+    return text
+
+
+def _body(body: bytes | None) -> str:
+    try:
+        return f": {json.loads(body or b'')['error']['message']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
