@@ -37,6 +37,7 @@ class Subscriptions:
         self._bell = Doorbell()
         self._room: trio.Event | None = None
         self._held: dict[str, Channel] = {}
+        self._accounts: dict[str, tuple[int, int]] = {}
         self.most = 0
 
     async def put(self, command: Command) -> None:
@@ -64,8 +65,7 @@ class Subscriptions:
     def release_all(self) -> None:
         """Give all channels up; the session is over."""
         for channel in self._held.values():
-            self._services.hub.release(channel, self._peer.id)
-        self._services.counters.subscriptions -= len(self._held)
+            self._release(channel)
         self._held.clear()
 
     async def _carry_out(self, command: Command) -> None:
@@ -79,8 +79,7 @@ class Subscriptions:
             case Unsubscribe(channel=name):
                 channel = self._held.pop(name, None)
                 if channel is not None:
-                    self._services.hub.release(channel, self._peer.id)
-                    self._services.counters.subscriptions -= 1
+                    self._release(channel)
                 self._say(Unsubscribed(name))
             case EventError():
                 self._say(command)
@@ -107,15 +106,14 @@ class Subscriptions:
                 await channel.confirmation.wait()
             except redis.exceptions.RedisError as error:
                 del self._held[name]
-                self._services.hub.release(channel, self._peer.id)
-                self._services.counters.subscriptions -= 1
+                self._release(channel)
                 self._services.log.error("Redis refused a subscription", channel=name, why=str(error))
                 self._say(EventError(ErrorCode.UNAVAILABLE, "this channel cannot be subscribed to now", name))
                 return
         if command.since is not None and namespace_of(name) in self._services.config.events.history:
             await self._recover(channel, command.since)
         else:
-            channel.subscribers[self._peer.id] = self._peer.outbox
+            self._go_live(channel)
             self._say(Subscribed(name, None if command.since is None else False))
 
     async def _recover(self, channel: Channel, since: str) -> None:
@@ -132,9 +130,21 @@ class Subscriptions:
         last = missed[-1][0] if missed else since
         for frame in catch_up.after(last if recovered else ""):
             self._peer.send(frame)
-        channel.subscribers[self._peer.id] = self._peer.outbox
+        self._go_live(channel)
         if catch_up.overflowed:
             self._peer.close_soon(CloseCode.OVERLOADED, "too much came during the recovery")
+
+    def _go_live(self, channel: Channel) -> None:
+        channel.subscribers[self._peer.id] = self._peer.outbox
+        self._accounts.setdefault(channel.name, (channel.frames, channel.bytes))
+
+    def _release(self, channel: Channel) -> None:
+        """Give one channel up; what it has brought goes to the outbox's account, which a fan-out does not keep."""
+        frames, size = self._accounts.pop(channel.name, (channel.frames, channel.bytes))
+        self._peer.outbox.frames += channel.frames - frames
+        self._peer.outbox.bytes += channel.bytes - size
+        self._services.hub.release(channel, self._peer.id)
+        self._services.counters.subscriptions -= 1
 
     def _say(self, message: Subscribed | Unsubscribed | EventError) -> None:
         self._peer.send(text_frame(encode(message)))
