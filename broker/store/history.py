@@ -108,12 +108,6 @@ def with_offset(head: bytes, offset: str) -> bytes:
     return b'%b,"offset":"%b"}' % (head, offset.encode())
 
 
-def offset_of(payload: bytes) -> str | None:
-    """The offset of an event as the script published it; None if it bears none at its end."""
-    match = re.search(rb',"offset":"([0-9]{1,20}-[0-9]{1,20})"\}\Z', payload[-56:])
-    return match[1].decode() if match else None
-
-
 def offset_key(offset: str) -> tuple[int, int]:
     """What offsets are compared by."""
     ms, _, number = offset.partition("-")
