@@ -11,12 +11,13 @@ from broker.daemon.dev import announce_dev, dev_store
 from broker.daemon.drain import drain
 from broker.daemon.links import build_links
 from broker.daemon.signals import Signals
-from broker.door.listener import describe_listener, listen
+from broker.http import describe_listener, listen
 from broker.link.address import Address
 from broker.link.embedded import EmbeddedServer
 from broker.link.server_check import check_server
 from broker.observe import Counters, get_logger
 from broker.store.drive import run
+from broker.store.history import settle_history
 from broker.store.schema import check_schema
 
 
@@ -61,6 +62,7 @@ async def _serve_from(address: Address, config: Config, dev: bool, signals: Sign
         await check_server(links.commands, durable=not dev)
         broker = build(config, links, counters)
         await run(links.commands.call, check_schema(broker.layout))
+        await run(links.commands.call, settle_history(broker.layout, config.events.history))
         async with trio.open_nursery() as workers:
             for worker in broker.workers:
                 await workers.start(worker)

@@ -4,11 +4,9 @@ No single connection can take the server down or keep it from the others, whatev
 deadline for every wait, a bound for every size, and one place where all its errors end.
 """
 
-from broker.door.bounds import DoorBounds
 from broker.door.door import Door
 from broker.door.health import Readiness
-from broker.door.listener import describe_listener, listen
 from broker.door.services import DoorServices
 from broker.door.state import Kind
 
-__all__ = ["Door", "DoorBounds", "DoorServices", "Kind", "Readiness", "describe_listener", "listen"]
+__all__ = ["Door", "DoorServices", "Kind", "Readiness"]

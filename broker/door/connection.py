@@ -5,13 +5,13 @@ import socket
 import trio
 
 from broker.door.address import ClientAddress
-from broker.door.answer import Refused
-from broker.door.conversation import ConnectionOver, Conversation
-from broker.door.gate import Entry
 from broker.door.respond import respond
 from broker.door.routes import find_route
 from broker.door.sockets import Admitted, TurnedAway, admit_socket, serve_socket
 from broker.door.state import DoorState
+from broker.http.answer import Refused
+from broker.http.conversation import ConnectionOver, Conversation
+from broker.http.gate import Entry
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.tls import TlsWire
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import trio
 
-from broker.door.answer import Refused, refusal
 from broker.door.credentials import presented_key
-from broker.door.request import Request
 from broker.door.services import DoorServices
 from broker.door.slots import Full, Slot, Slots
+from broker.http.answer import Refused, refusal
+from broker.http.request import Request
 from broker.keys.admission import Admission, Refusal, admit
 from broker.keys.errors import KeysUnavailable
 from broker.observe import Repeated

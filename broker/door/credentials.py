@@ -1,26 +1,11 @@
 """Where a request carries its API key: read in this one place."""
 
-from broker.door.answer import refusal
-from broker.door.request import Request
+from broker.http.answer import refusal
+from broker.http.bearer import bearer_token
+from broker.http.request import Request
 from protocol.codes import ErrorCode
 
-__all__ = ["bearer_token", "event_token", "presented_key"]
-
-
-def bearer_token(request: Request) -> str | None:
-    """Return the token of `Authorization: Bearer` (RFC 6750 section 2.1), None when there is none.
-
-    Raises:
-        Refused: 400 for a header that is not ASCII, 401 for another scheme.
-    """
-    value = request.header(b"authorization")
-    if value is None:
-        return None
-    scheme, _, token = value.partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise refusal(401, ErrorCode.API_KEY_MISSING, "Authorization must be: Bearer <api_key>")
-    return token
+__all__ = ["event_token", "presented_key"]
 
 
 def presented_key(request: Request, named: str | None = None) -> str:

@@ -7,11 +7,11 @@ from functools import partial
 
 import trio
 
-from broker.door.acceptor import accept_forever
-from broker.door.bounds import DoorBounds
 from broker.door.connection import serve_connection
 from broker.door.services import DoorServices
 from broker.door.state import DoorState, Kind
+from broker.http.acceptor import accept_forever
+from broker.http.bounds import HttpBounds
 from broker.wire.peer import Peer
 
 __all__ = ["Door"]
@@ -30,7 +30,7 @@ class Door:
     """
 
     def __init__(
-        self, services: DoorServices, tls: ssl.SSLContext | None = None, bounds: DoorBounds | None = None
+        self, services: DoorServices, tls: ssl.SSLContext | None = None, bounds: HttpBounds | None = None
     ) -> None:
         self.state = DoorState(services, bounds)
         self.state.tls = tls

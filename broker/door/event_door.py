@@ -7,12 +7,12 @@ that tries again and again is refused.
 import trio
 
 from broker.door.address import ClientAddress
-from broker.door.answer import refusal
 from broker.door.bad_tokens import BadTokens
 from broker.door.credentials import event_token
-from broker.door.request import Request
 from broker.door.services import DoorServices
 from broker.door.slots import Full, Slot, Slots
+from broker.http.answer import refusal
+from broker.http.request import Request
 from broker.keys.admission import judge
 from broker.keys.errors import KeysUnavailable
 from broker.store.key_record import KeyRecord

@@ -2,7 +2,7 @@
 
 import attrs
 
-from broker.door.answer import Answer, json_answer
+from broker.http.answer import Answer, json_answer
 
 __all__ = ["Readiness", "live_answer", "ready_answer"]
 

@@ -6,13 +6,13 @@ import orjson
 import trio
 from redis.exceptions import RedisError
 
-from broker.door.answer import Answer, json_answer, refusal
 from broker.door.control_door import identify, unavailable
-from broker.door.conversation import Conversation
 from broker.door.health import Readiness, live_answer, ready_answer
-from broker.door.request import Request
 from broker.door.routes import Match, Target
 from broker.door.state import DoorState
+from broker.http.answer import Answer, json_answer, refusal
+from broker.http.conversation import Conversation
+from broker.http.request import Request
 from broker.keys.errors import KeysUnavailable
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError

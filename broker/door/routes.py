@@ -4,8 +4,9 @@ from enum import Enum, auto
 
 import attrs
 
-from broker.door.answer import refusal
-from broker.door.request import Request
+from broker.http.answer import refusal
+from broker.http.paths import Pattern, match_path, parse_path
+from broker.http.request import Request
 from protocol.codes import ErrorCode
 
 __all__ = ["ROUTES", "Match", "Route", "Target", "find_route"]
@@ -28,10 +29,10 @@ SOCKETS = frozenset({Target.CONTROL_SOCKET, Target.EVENT_SOCKET})
 
 @attrs.frozen
 class Route:
-    """One line of the table; a segment in braces matches any non-empty segment and names it."""
+    """One line of the table."""
 
     method: str
-    pattern: tuple[str, ...]
+    pattern: Pattern
     target: Target
 
     @property
@@ -59,7 +60,7 @@ class Match:
 
 
 def _route(method: str, path: str, target: Target) -> Route:
-    return Route(method, tuple(path[1:].split("/")), target)
+    return Route(method, parse_path(path), target)
 
 
 ROUTES = (
@@ -84,7 +85,7 @@ def find_route(request: Request) -> Match:
             method; 426 with Upgrade for a WebSocket's path without an upgrade.
     """
     for route in ROUTES:
-        names = _names(route.pattern, request.segments)
+        names = match_path(route.pattern, request.segments)
         if names is None:
             continue
         if request.method not in route.methods:
@@ -97,17 +98,3 @@ def find_route(request: Request) -> Match:
             raise refusal(426, ErrorCode.UPGRADE_REQUIRED, "this path is a WebSocket", headers=headers)
         return Match(route.target, names)
     raise refusal(404, ErrorCode.NOT_FOUND, "there is nothing at this path", close=request.is_upgrade)
-
-
-def _names(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
-    if len(pattern) != len(segments):
-        return None
-    names = {}
-    for wanted, given in zip(pattern, segments, strict=True):
-        if wanted.startswith("{"):
-            if not given:
-                return None
-            names[wanted[1:-1]] = given
-        elif wanted != given:
-            return None
-    return names

@@ -6,7 +6,7 @@ from enum import StrEnum
 import attrs
 import trio
 
-from broker.door.answer import Refused, refusal
+from broker.http.answer import Refused, refusal
 from protocol.codes import ErrorCode
 
 __all__ = ["Bound", "Full", "Slot", "Slots"]

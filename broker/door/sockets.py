@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from broker.door.address import ClientAddress
-from broker.door.answer import refusal
 from broker.door.control_door import admit_control, watch_transmission
 from broker.door.event_door import BAD_TOKEN, admit_event
-from broker.door.gate import Entry
-from broker.door.request import Request
 from broker.door.routes import Match, Target
 from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
+from broker.http.answer import refusal
+from broker.http.gate import Entry
+from broker.http.request import Request
 from broker.wire.peer import Peer, open_peer
 from broker.wire.plain import PlainWire
 from protocol.codes import CloseCode, ErrorCode

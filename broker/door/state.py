@@ -8,11 +8,11 @@ from enum import StrEnum
 import trio
 
 from broker.door.bad_tokens import BadTokens
-from broker.door.bounds import DoorBounds
-from broker.door.conversation import Conversation
-from broker.door.gate import Gate
 from broker.door.services import DoorServices
 from broker.door.slots import Slots
+from broker.http.bounds import HttpBounds
+from broker.http.conversation import Conversation
+from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.peer import Peer, PeerLimits
 
@@ -40,7 +40,7 @@ class DoorState:
         say: a log that does not repeat itself.
     """
 
-    def __init__(self, services: DoorServices, bounds: DoorBounds | None = None) -> None:
+    def __init__(self, services: DoorServices, bounds: HttpBounds | None = None) -> None:
         self.services = services
         self.say = Repeated(services.log)
         self.bad_tokens = BadTokens()
@@ -49,7 +49,7 @@ class DoorState:
         self.draining = False
         self.tls: ssl.SSLContext | None = None
         self._fixed_bounds = bounds
-        self.bounds = bounds or DoorBounds.of(services.config)
+        self.bounds = bounds or HttpBounds.of(services.config)
         self.peer_limits = _peer_limits(services)
         self.gate = Gate(self.bounds.max_handshakes)
         limits = services.config.limits
@@ -58,7 +58,7 @@ class DoorState:
     def reconfigure(self) -> None:
         """Take up the limits of `services.config` for those that come from now on."""
         limits = self.services.config.limits
-        self.bounds = self._fixed_bounds or DoorBounds.of(self.services.config)
+        self.bounds = self._fixed_bounds or HttpBounds.of(self.services.config)
         self.peer_limits = _peer_limits(self.services)
         self.gate.limit = self.bounds.max_handshakes
         self.slots.total, self.slots.per_key = limits.max_connections, limits.max_connections_per_key

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from broker.config import Config, Control, Limits
-from broker.door import Door, DoorBounds, DoorServices, Readiness, listen
+from broker.door import Door, DoorServices, Readiness
+from broker.http import HttpBounds, listen
 from broker.keys import Admission, KeysUnavailable
 from broker.observe import Counters, get_logger
 from broker.store.key_record import KeyRecord
@@ -104,7 +105,7 @@ class Site:
         return await WsClient.connect(self.address, target, named)
 
 
-BOUNDS = DoorBounds(
+BOUNDS = HttpBounds(
     max_head_bytes=4096,
     max_body_bytes=1024,
     handshake_timeout=5.0,
@@ -115,7 +116,7 @@ BOUNDS = DoorBounds(
 
 
 @pytest.fixture
-def bounds() -> DoorBounds:
+def bounds() -> HttpBounds:
     """The bounds of the door; a test overrides them by parametrizing this."""
     return BOUNDS
 
@@ -130,7 +131,7 @@ def config() -> Config:
 
 
 @pytest.fixture
-async def site(nursery: trio.Nursery, bounds: DoorBounds, config: Config) -> AsyncIterator[Site]:
+async def site(nursery: trio.Nursery, bounds: HttpBounds, config: Config) -> AsyncIterator[Site]:
     """A door on 127.0.0.1 and on a unix socket."""
     ledger, application = Ledger(), Application()
     problems: list[str] = []

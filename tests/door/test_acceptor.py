@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from broker.door import DoorBounds, acceptor
+from broker.http import HttpBounds, acceptor
 from tests.door.conftest import BOUNDS, Site
 from tests.support import RawClient
 
@@ -17,7 +17,7 @@ FEW = attrs.evolve(BOUNDS, max_handshakes=3)
 
 
 @pytest.mark.parametrize("bounds", [FEW])
-async def test_newcomers_wait_while_handshakes_are_full(site: Site, bounds: DoorBounds) -> None:
+async def test_newcomers_wait_while_handshakes_are_full(site: Site, bounds: HttpBounds) -> None:
     """With as many unfinished handshakes as allowed, one more waits in the backlog and is served when one ends."""
     slow = [await site.raw() for _ in range(3)]
     while site.door.state.gate.is_open:
@@ -33,7 +33,7 @@ async def test_newcomers_wait_while_handshakes_are_full(site: Site, bounds: Door
 
 
 @pytest.mark.parametrize("bounds", [FEW])
-async def test_sessions_are_no_handshakes(site: Site, bounds: DoorBounds) -> None:
+async def test_sessions_are_no_handshakes(site: Site, bounds: HttpBounds) -> None:
     """An open WebSocket does not count as a handshake."""
     clients = [await site.websocket("/ws/?token=nr_live_good") for _ in range(4)]
     assert [await client.receive() for client in clients] == ["events k1"] * 4
@@ -43,7 +43,7 @@ async def test_sessions_are_no_handshakes(site: Site, bounds: DoorBounds) -> Non
 
 
 @pytest.mark.parametrize("bounds", [FEW])
-async def test_crowded_door_keeps_no_connection_alive(site: Site, bounds: DoorBounds) -> None:
+async def test_crowded_door_keeps_no_connection_alive(site: Site, bounds: HttpBounds) -> None:
     """When the gate is half full, plain HTTP connections are closed after their answer."""
     async with await site.raw() as one, await site.raw() as two:
         while site.door.state.gate.inside < 2:

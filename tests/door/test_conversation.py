@@ -7,8 +7,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.door.answer import Refused, json_answer
-from broker.door.conversation import ConnectionOver, Conversation
+from broker.http.answer import Refused, json_answer
+from broker.http.conversation import ConnectionOver, Conversation
 from tests.door.conftest import BOUNDS
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"

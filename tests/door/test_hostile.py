@@ -7,7 +7,7 @@ import attrs
 import pytest
 import trio
 
-from broker.door import DoorBounds
+from broker.http import HttpBounds
 from tests.door.conftest import BOUNDS, Site
 from tests.support import RawClient
 
@@ -203,7 +203,7 @@ async def test_body_at_the_bound(site: Site, size: int, status: int) -> None:
 
 
 @pytest.mark.parametrize("bounds", [QUICK])
-async def test_head_a_byte_at_a_time(site: Site, bounds: DoorBounds) -> None:
+async def test_head_a_byte_at_a_time(site: Site, bounds: HttpBounds) -> None:
     """The deadline is for the whole head: sending a byte now and then does not extend it; the answer is 408."""
     async with await site.raw() as client, trio.open_nursery() as nursery:
 
@@ -220,14 +220,14 @@ async def test_head_a_byte_at_a_time(site: Site, bounds: DoorBounds) -> None:
 
 
 @pytest.mark.parametrize("bounds", [QUICK])
-async def test_silent_connection(site: Site, bounds: DoorBounds) -> None:
+async def test_silent_connection(site: Site, bounds: HttpBounds) -> None:
     """A connection that brings nothing is closed without a word."""
     async with await site.raw() as client:
         assert await client.read_to_end() == b""
 
 
 @pytest.mark.parametrize("bounds", [QUICK])
-async def test_idle_connection(site: Site, bounds: DoorBounds) -> None:
+async def test_idle_connection(site: Site, bounds: HttpBounds) -> None:
     """A connection that stays idle after an answer is closed without a word."""
     async with await site.raw() as client:
         assert (await client.request("GET", "/health/live")).status == 200
@@ -235,7 +235,7 @@ async def test_idle_connection(site: Site, bounds: DoorBounds) -> None:
 
 
 @pytest.mark.parametrize("bounds", [QUICK])
-async def test_slow_body(site: Site, bounds: DoorBounds) -> None:
+async def test_slow_body(site: Site, bounds: HttpBounds) -> None:
     """A body that does not arrive in time is answered with 408."""
     async with await site.raw() as client:
         await client.send(get(b"/api/v1/auth/verify", b"Content-Length: 10", method=b"POST") + b"{")

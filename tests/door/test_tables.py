@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.door import describe_listener, listen
 from broker.door.address import ClientAddress
-from broker.door.answer import Refused, refusal
 from broker.door.bad_tokens import MAX_ENTRIES, BadTokens
-from broker.door.request import parse_request
 from broker.door.routes import ROUTES, find_route
+from broker.http import describe_listener, listen
+from broker.http.answer import Refused, refusal
+from broker.http.request import parse_request
 
 
 @pytest.mark.parametrize(

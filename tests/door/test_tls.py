@@ -7,7 +7,7 @@ import pytest
 import trio
 import trustme
 
-from broker.door import DoorBounds
+from broker.http import HttpBounds
 from tests.door.conftest import BOUNDS, Site
 from tests.support import RawClient, WsClient
 
@@ -61,7 +61,7 @@ async def test_no_tls(secure: Site, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("bounds", [QUICK])
-async def test_handshake_that_never_comes(secure: Site, bounds: DoorBounds) -> None:
+async def test_handshake_that_never_comes(secure: Site, bounds: HttpBounds) -> None:
     """A client that does not begin its TLS handshake is dropped at the deadline."""
     async with await secure.raw() as client:
         await client.send(b"\x16\x03\x01")

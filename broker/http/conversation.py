@@ -11,9 +11,9 @@ from typing import Protocol
 import h11
 import trio
 
-from broker.door.answer import Answer, Refused, refusal
-from broker.door.bounds import DoorBounds
-from broker.door.request import Request, parse_request
+from broker.http.answer import Answer, Refused, refusal
+from broker.http.bounds import HttpBounds
+from broker.http.request import Request, parse_request
 from protocol.codes import ErrorCode
 
 __all__ = ["ByteWire", "ConnectionOver", "Conversation"]
@@ -54,7 +54,7 @@ class Conversation:
         bounds: sizes and times.
     """
 
-    def __init__(self, wire: ByteWire, bounds: DoorBounds) -> None:
+    def __init__(self, wire: ByteWire, bounds: HttpBounds) -> None:
         self._wire = wire
         self._bounds = bounds
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=bounds.max_head_bytes)
@@ -209,7 +209,7 @@ class Conversation:
     def _render(self, answer: Answer, close: bool) -> bytes:
         headers = [
             ("Date", formatdate(usegmt=True)),
-            ("Content-Type", "application/json"),
+            ("Content-Type", answer.content_type),
             ("Content-Length", str(len(answer.body))),
             ("Cache-Control", "no-store"),
             *answer.headers,

@@ -1,14 +1,14 @@
-"""The sizes and times that bound a connection before it is a session."""
+"""The sizes and times that bound a connection that speaks HTTP."""
 
 import attrs
 
 from broker.config import Config
 
-__all__ = ["DoorBounds"]
+__all__ = ["HttpBounds"]
 
 
 @attrs.frozen(kw_only=True)
-class DoorBounds:
+class HttpBounds:
     """Sizes in bytes, times in seconds.
 
     Attributes:
@@ -18,8 +18,8 @@ class DoorBounds:
             first byte, each body, and each answer for itself.
         idle_timeout: between two requests on one connection.
         max_requests: requests on one connection; the last answer says `Connection: close`.
-        max_handshakes: connections that are no session; at this many the door stops accepting, and newcomers wait in
-            the kernel's backlog: a refused agent would never come back.
+        max_handshakes: connections that speak HTTP at once; at this many a listener stops accepting, and newcomers wait
+            in the kernel's backlog: a refused agent would never come back.
         linger: how long a refused client may take to read its answer.
     """
 
@@ -32,7 +32,7 @@ class DoorBounds:
     linger: float = 1.0
 
     @classmethod
-    def of(cls, config: Config) -> "DoorBounds":
+    def of(cls, config: Config) -> "HttpBounds":
         """Return the bounds that a configuration asks for."""
         limits = config.limits
         return cls(

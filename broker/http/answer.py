@@ -20,6 +20,7 @@ class Answer:
         headers: besides those that every answer gets (Date, Content-Type, Content-Length, Connection).
         code: the `error.code` of a refusal, for the log and the counters; "" otherwise.
         close: close the connection afterwards, whatever the client would like.
+        content_type: of the body.
     """
 
     status: int
@@ -27,6 +28,7 @@ class Answer:
     headers: Headers = ()
     code: str = ""
     close: bool = False
+    content_type: str = "application/json"
 
 
 class Refused(Exception):

@@ -1,4 +1,4 @@
-"""An HTTP request as the door understands it: what h11 parsed, checked and taken apart."""
+"""An HTTP request as it is understood here: what h11 parsed, checked and taken apart."""
 
 import re
 from functools import cached_property
@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, unquote
 
 import attrs
 
-from broker.door.answer import refusal
+from broker.http.answer import refusal
 from protocol.codes import ErrorCode
 
 __all__ = ["Request", "parse_request"]

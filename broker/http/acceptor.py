@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from broker.door.gate import Gate
+from broker.http.gate import Gate
 from broker.observe import Counters, Repeated
 
 __all__ = ["accept_forever"]
