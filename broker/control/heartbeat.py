@@ -35,6 +35,7 @@ def _note_silence(member: Member, services: ControlServices, silent: bool) -> No
     if silent == member.silent:
         return
     member.silent = silent
+    services.counters.control_silent += 1 if silent else -1
     if silent:
         services.counters.heartbeats_missed += 1
     services.presence.put(member)

@@ -92,6 +92,7 @@ def _acknowledge(member: Member, services: ControlServices, ack: Ack) -> bool:
     member.acked += 1
     member.last_ack = now
     services.counters.acks += 1
+    services.counters.ack_latency.observe(max(0.0, now - pending.publication.ms / 1000))
     if pending.addressee:
         services.receipts.acknowledged(member, pending, ack.received_at)
     services.presence.put(member)

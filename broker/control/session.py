@@ -46,6 +46,7 @@ async def run_control_session(
             session.cancel_scope.cancel()
     finally:
         services.counters.control_sessions -= 1
+        services.counters.control_silent -= member.silent
         unwatch()
         room.leave(member)
         services.presence.remove(member)

@@ -106,15 +106,17 @@ async def running_broker(
     listener = trio.socket.socket(socket.AF_UNIX)
     await listener.bind(path)
     listener.listen(1024)
-    async with trio.open_nursery() as broker:
-        await broker.start(command.run)
-        await broker.start(control.run)
-        await broker.start(plane.run)
-        running = Broker(plane, command, counters, config, path, clock)
-        broker.start_soon(_accept, listener, running, peer_limits, broker)
-        yield running
-        broker.cancel_scope.cancel()
-    listener.close()
+    with listener:
+        async with trio.open_nursery() as links:
+            await links.start(command.run)
+            await links.start(control.run)
+            async with trio.open_nursery() as broker:
+                await broker.start(plane.run)
+                running = Broker(plane, command, counters, config, path, clock)
+                broker.start_soon(_accept, listener, running, peer_limits, broker)
+                yield running
+                broker.cancel_scope.cancel()
+            links.cancel_scope.cancel()
 
 
 def add_key(valkey: Valkey, workflow_id: str | None = None, org: str = ORG, **more: Any) -> tuple[str, KeyRecord]:

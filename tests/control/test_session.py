@@ -1,24 +1,10 @@
 import json
-from typing import Any
 
 import trio
 
-from protocol.signing import ack_body, body_hash, signature, verify_envelope
 from tests.conftest import Valkey
 from tests.control.broker import ORG, Broker, add_key, publisher
-from tests.support.ws_client import WsClient
-
-
-async def snapshot(client: WsClient) -> dict[str, Any]:
-    """Receive the first message and return its workflows by id."""
-    message = await client.receive_json()
-    assert message["type"] == "initial_state"
-    return {each["workflow_id"]: each for each in message["workflows"]}
-
-
-def opened(text: str | bytes, api_key: str, secret: str) -> Any:
-    """Verify an envelope as a client does, and return what was signed."""
-    return json.loads(verify_envelope(text, secret, api_key=api_key))
+from tests.control.clients import acknowledge, opened, snapshot
 
 
 async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey) -> None:
@@ -71,11 +57,7 @@ async def test_resent_until_acknowledged(broker: Broker, valkey: Valkey) -> None
         await trio.to_thread.run_sync(lambda: publisher(valkey).kill(ORG, "wf"))
         first, second = await client.receive_json(), await client.receive_json()
         assert first["message_id"] == second["message_id"]
-        at = int(broker.clock())
-        signed = signature(record.secret_key, at, api_key, body_hash(ack_body(first["message_id"], at)))
-        await client.send_json(
-            type="ack", message_id=first["message_id"], received_at=at, timestamp=at, api_key=api_key, signature=signed
-        )
+        await acknowledge(client, first["message_id"], int(broker.clock()), api_key, record.secret_key)
         await client.silence(0.5)
     assert broker.counters.acks == 1
 

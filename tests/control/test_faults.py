@@ -1,0 +1,170 @@
+import json
+import time
+
+import pytest
+import trio
+import trio.lowlevel
+
+from broker.control import rooms
+from broker.publisher import Publisher
+from broker.store.drive import run_sync
+from broker.store.layout import Layout
+from broker.store.snapshot import read_snapshot
+from protocol.states import State
+from tests.conftest import Valkey
+from tests.control.broker import LAYOUT, ORG, Broker, add_key, running_broker
+from tests.control.clients import eventually, snapshot
+
+
+class Unheard(Layout):
+    """The layout of a publisher whose live messages get lost on the way."""
+
+    def live(self, organization_id: str) -> str:
+        return f"lost:{organization_id}"
+
+
+def publisher(valkey: Valkey) -> Publisher:
+    """Return a publisher on the test's server."""
+    return Publisher(valkey.client)
+
+
+def unheard(valkey: Valkey) -> Publisher:
+    """Return a publisher whose messages reach the log only."""
+    made = Publisher(valkey.client)
+    made.layout = Unheard()
+    return made
+
+
+async def test_a_break_of_the_link_loses_nothing(broker: Broker, valkey: Valkey) -> None:
+    """What is published while the subscription is broken arrives afterwards, in order, each once."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        valkey.client.client_kill_filter(_type="pubsub")
+        for number in range(5):
+            publisher(valkey).policy_invalidated(ORG, "p", number)
+        publisher(valkey).kill(ORG, "wf")
+        received = [await client.receive_json() for _ in range(6)]
+        assert [each.get("new_version") for each in received] == [0, 1, 2, 3, 4, None]
+        assert received[-1]["state"] == "Killed"
+    assert broker.plane.services.rooms.blind_since is None
+
+
+async def test_a_silent_loss_shows_at_the_next_message(broker: Broker, valkey: Valkey) -> None:
+    """A message that never came is read from the log as soon as the one after it comes, and goes before it."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        unheard(valkey).kill(ORG, "wf")
+        publisher(valkey).policy_invalidated(ORG, "p", 1)
+        assert (await client.receive_json())["state"] == "Killed"
+        assert (await client.receive_json())["type"] == "policy_invalidated"
+
+
+async def test_a_silent_loss_shows_in_time(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that never came arrives although nothing follows it: every room is compared with its log regularly."""
+    monkeypatch.setattr(rooms, "CHECK_SECONDS", 0.1)
+    api_key, _ = add_key(valkey)
+    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+        await snapshot(client)
+        unheard(valkey).kill(ORG, "wf")
+        assert (await client.receive_json())["state"] == "Killed"
+
+
+async def test_a_log_that_does_not_reach_back(broker: Broker, valkey: Valkey) -> None:
+    """When the log no longer holds what was missed, every session gets a fresh snapshot in-band and what is recent."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        unheard(valkey).kill(ORG, "a")
+        unheard(valkey).pause(ORG, "b")
+        approval = publisher(valkey)
+        valkey.client.xtrim(LAYOUT.log(ORG), maxlen=0)
+        approval.approval_resolved(ORG, "ap", workflow_id="a", execution_id="x", outcome="approved")
+        states = await snapshot(client)
+        assert {name: each["state"] for name, each in states.items()} == {"a": "Killed", "b": "Paused"}
+        rest = [await client.receive_json() for _ in range(3)]
+        assert rest[0]["type"] == "approval_resolved"
+        assert {each["state"] for each in rest[1:]} == {"Killed", "Paused"}
+
+
+async def test_a_store_that_lost_everything_is_told(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill that only the broker still knows goes back into an emptied store, and the session stays open."""
+    monkeypatch.setattr(rooms, "CHECK_SECONDS", 0.1)
+    api_key, _ = add_key(valkey)
+    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+        await snapshot(client)
+        publisher(valkey).kill(ORG, "wf", reason="costs")
+        killed = await client.receive_json()
+        valkey.client.flushall()
+        await client.receive_type("initial_state")
+
+        def restored() -> bool:
+            found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows.get("wf")
+            return found is not None and found.workflow.state is State.KILLED
+
+        await eventually(restored)
+        found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows["wf"]
+        assert (found.workflow.version, found.workflow.reason) == (killed["version"], "costs")
+        publisher(valkey).resume(ORG, "wf", force=True)
+        while (message := await client.receive_json()).get("state") != "Normal":
+            pass
+        assert message["version"] == killed["version"] + 1
+
+
+async def test_changes_made_after_a_loss_reach_clients(broker: Broker, valkey: Valkey) -> None:
+    """A pause that an emptied store counted as version 1 reaches a client that had seen version 3 as version 4."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        for state in (State.FLAGGED, State.TRIPPED, State.NORMAL):
+            publisher(valkey).state_change(ORG, "wf", state)
+        assert [(await client.receive_json())["version"] for _ in range(3)] == [1, 2, 3]
+        last = time.time_ns() // 1_000_000
+        await eventually(lambda: time.time_ns() // 1_000_000 > last)  # the store tells before from after by the ms
+        valkey.client.flushall()
+        publisher(valkey).pause(ORG, "wf")
+        workflows: dict[str, dict[str, object]] = {}
+        while workflows.get("wf", {}).get("state") != "Paused":
+            workflows = await snapshot(client)
+        assert workflows["wf"]["version"] == 4
+
+
+async def test_two_brokers_apply_once(valkey: Valkey) -> None:
+    """Of two brokers that hear the same publication one applies it, and the clients of both get it once."""
+    api_key, _ = add_key(valkey)
+    async with (
+        running_broker(valkey, "b1") as one,
+        running_broker(valkey, "b2") as two,
+        await one.connect(api_key) as first,
+        await two.connect(api_key) as second,
+    ):
+        await snapshot(first)
+        await snapshot(second)
+        for number in range(20):
+            state = "tripped" if number % 2 else "flagged"
+            valkey.client.publish(
+                f"control:{ORG}", json.dumps({"type": "state_change", "workflow_id": "wf", "state": state})
+            )
+        for client in (first, second):
+            changes = [await client.receive_json() for _ in range(20)]
+            assert [each["version"] for each in changes] == list(range(1, 21))
+            assert [each["state"] for each in changes] == ["Flagged", "Tripped"] * 10
+        await eventually(lambda: one.counters.control_inputs + two.counters.control_inputs == 40)
+        applied = [each.counters.control_applied for each in (one, two)]
+        await eventually(lambda: sum(sum(each.values()) for each in applied) == 40)
+        assert sum(each["applied"] for each in applied) == 20
+
+
+async def test_a_store_that_is_away_holds_input_back(broker: Broker, valkey: Valkey) -> None:
+    """Input that was heard is applied exactly once although the command link broke under it."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        valkey.client.client_kill_filter(_type="normal", skipme=True)
+        valkey.client.publish(
+            f"control:{ORG}", json.dumps({"type": "state_change", "workflow_id": "wf", "state": "killed"})
+        )
+        assert (await client.receive_json())["version"] == 1
+        await trio.lowlevel.checkpoint()
+    assert broker.counters.control_applied["applied"] == 1
