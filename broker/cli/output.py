@@ -58,7 +58,7 @@ def ago(unix: float | None, now: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its largest fitting unit: `12s`, `3m`, `5h`, `90d`."""
+    """Return a length of time in the largest unit of which it has two: `12s`, `3m`, `5h`, `90d`."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"

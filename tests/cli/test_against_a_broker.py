@@ -1,6 +1,7 @@
 """The command line against a broker that it started itself."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def broker(shell: Shell) -> Iterator[BrokerProcess]:
 def tailing(broker: BrokerProcess, key: dict[str, str], *args: str) -> "Iterator[subprocess.Popen[str]]":
     """Run `signalbox tail` through the broker; afterwards ctrl-C must end it in order."""
     command = [sys.executable, "-m", "broker", "tail", "--url", broker.url, "--json", *args]
-    credentials = {"SIGNALBOX_TOKEN": key["api_key"], "SIGNALBOX_SECRET": key["secret_key"]}
+    credentials = {**os.environ, "SIGNALBOX_TOKEN": key["api_key"], "SIGNALBOX_SECRET": key["secret_key"]}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=credentials
     )

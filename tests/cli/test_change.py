@@ -36,7 +36,7 @@ def org(shell: Shell) -> str:
 def agents(valkey: Valkey, org: str, answer: Callable[[str, str], None], *sessions: Addressee) -> Iterator[None]:
     """Be a broker with these agents: it reports each state_change, and calls `answer` per message and agent."""
     run_sync(valkey.client, heartbeat(LAYOUT, "b1", {}))
-    present = {each.session_id: Presence(each.key_id, each.workflow_id, int(time.time()) - 90) for each in sessions}
+    present = {each.session_id: Presence(each.key_id, each.workflow_id, int(time.time()) - 11000) for each in sessions}
     run_sync(valkey.client, put_presence(LAYOUT, org, "b1", present))
     pubsub = valkey.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     pubsub.subscribe(LAYOUT.live(org))
@@ -188,7 +188,7 @@ def test_status_shows_agents_and_troubles(
     valkey.client.hset(LAYOUT.meta(org), mapping={"capped": 3, "capped_at": int(time.time() * 1000)})
     with agents(valkey, org, confirm, Addressee("s1", "k1", "wf")):
         result = shell("status", org)
-        assert "s1     k1   wf        b1      90s ago" in result.stdout
+        assert "s1     k1   wf        b1      3h ago" in result.stdout
         assert "cut 3 entries" in result.stderr
         lines = {line["type"]: line for line in shell.json("status", org)}
         assert lines["agent"]["session_id"] == "s1"

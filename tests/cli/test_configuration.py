@@ -1,5 +1,6 @@
 """`check-config`, `default-config`, and how every command finds its configuration."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from click.testing import CliRunner, Result
 
 from broker.cli.app import signalbox
 from broker.config import Config, loads
+from broker.config.load import DEFAULT_PATH
+from tests.conftest import Valkey
 
 Write = Callable[[str], Path]
 
@@ -67,6 +70,26 @@ def test_a_missing_configuration_is_said(write_config: Write, command: list[str]
     result = run(*command, "--config", str(write_config("[servr]\n")))
     assert result.exit_code == 1
     assert 'servr: unknown section, did you mean "server"? (line 1)' in result.stderr
+
+
+def test_the_environment_alone_will_do(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container nobody needs a file."""
+    monkeypatch.setenv("SIGNALBOX_REDIS__URL", valkey.url)
+    assert run("keys", "list").exit_code == 0
+
+
+def test_the_file_can_be_named_in_the_environment(write_config: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGNALBOX_CONFIG stands for --config."""
+    monkeypatch.setenv("SIGNALBOX_CONFIG", str(write_config('[redis]\nurl = "redis://h"')))
+    assert run("check-config").exit_code == 0
+
+
+def test_nothing_names_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file where it is looked for, both ways out are said."""
+    for name in [name for name in os.environ if name.startswith("SIGNALBOX_")]:
+        monkeypatch.delenv(name)
+    if not DEFAULT_PATH.exists():
+        assert "Name a file with --config, or use --dev" in run("keys", "list").stderr
 
 
 def test_serve_refuses_an_embedded_store_without_a_place(write_config: Write) -> None:

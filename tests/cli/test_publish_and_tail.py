@@ -4,8 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from broker.publisher import Publisher
 from tests.cli.conftest import Shell
@@ -91,3 +92,31 @@ def test_tail_of_the_control_plane(shell: Shell, valkey: Valkey) -> None:
         Publisher(valkey.client).kill("acme", "wf", "too\ncostly")
         shown = line(process).split(maxsplit=3)
         assert shown[1:] == ["control:acme", "state_change", "wf is Killed (version 1): too\\ncostly\n"]
+
+
+def test_tail_comes_back_after_a_break(shell: Shell, valkey: Valkey) -> None:
+    """When Redis drops the connection the tail says that it is blind, and goes on when it is back."""
+    with tailing(shell, "workflow:a", "--json") as process:
+        assert process.stderr is not None
+        valkey.client.client_kill_filter(_type="pubsub")
+        assert "is not seen" in process.stderr.readline()
+        assert process.stderr.readline() == "# listening again\n"
+        Publisher(valkey.client).broadcast("workflow:a", "after")
+        assert json.loads(line(process))["type"] == "after"
+
+
+def test_tail_refuses_a_pattern_of_organizations(shell: Shell) -> None:
+    """Control planes are watched one at a time, on purpose."""
+    assert "one organization at a time" in shell("tail", "control:*", status=1).stderr
+
+
+def test_a_user_of_redis_who_may_not(valkey: Valkey, write_config: Callable[[str], Path]) -> None:
+    """A least-privilege user hears what Redis does not permit, a wrong password that it is wrong."""
+    valkey.client.acl_setuser(
+        "reader", enabled=True, passwords=["+pw"], categories=["+@read", "+@connection"], keys=["*"]
+    )
+    for password, sentence in (("pw", "does not permit"), ("hunter2", "refuses the credentials")):
+        config = write_config(f'[redis]\nurl = "{valkey.url.replace("unix://", f"unix://reader:{password}@")}"')
+        refused = Shell(config)("publish", "workflow:a", "t", status=1)
+        assert sentence in refused.stderr
+        assert "hunter2" not in refused.stderr
