@@ -1,6 +1,7 @@
 """Opening WebSockets: the upgrade is checked, the client admitted, the session run (RFC 6455 section 4.2)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import attrs
 
@@ -70,8 +71,6 @@ async def admit_socket(
             slot,
             lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
-    if state.draining:
-        raise refusal(503, ErrorCode.DRAINING, "the broker is about to restart", retry_after=1)
     admitted = await admit_event(request, address, services, state.slots, state.bad_tokens)
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)
@@ -90,17 +89,28 @@ async def serve_socket(
         WireBroken: the client went before the socket was open.
     """
     if isinstance(admitted, TurnedAway):
-        async with open_peer(wire, admitted.answer, state.peer_limits, remote=address.text) as peer:
-            state.services.counters.closed[admitted.code] += 1
+        async with _opened(wire, admitted.answer, address, state) as peer:
             peer.close_soon(admitted.code, admitted.reason)
         return
     with admitted.slot:
         if admitted.kind is Kind.CONTROL:
             watch_transmission(wire.raw)
-        async with open_peer(wire, admitted.answer, state.peer_limits, remote=address.text) as peer:
+        async with _opened(wire, admitted.answer, address, state) as peer:
             entry.leave()
             with state.present(admitted.kind, peer):
                 await admitted.session(peer)
+
+
+@asynccontextmanager
+async def _opened(wire: PlainWire, answer: bytes, address: ClientAddress, state: DoorState) -> AsyncIterator[Peer]:
+    """Open a socket for the length of the block, close it, and count how it ended."""
+    opened: Peer | None = None
+    try:
+        async with open_peer(wire, answer, state.peer_limits, remote=address.text) as opened:
+            yield opened
+    finally:
+        if opened is not None:
+            state.settle(opened)
 
 
 def _checked(request: Request) -> Upgrade:

@@ -75,6 +75,13 @@ class DoorState:
             sessions.discard(peer)
             counters.event_sessions -= kind is Kind.EVENTS
 
+    def settle(self, peer: Peer) -> None:
+        """Count how a WebSocket ended, once that is known."""
+        counters = self.services.counters
+        counters.closed[peer.close_code] += 1
+        counters.slow_consumers += peer.outbox.too_slow
+        counters.outbox_peak_bytes = max(counters.outbox_peak_bytes, peer.peak_bytes)
+
     @property
     def keeps_alive(self) -> bool:
         """Whether a plain HTTP connection may stay for another request."""

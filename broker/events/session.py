@@ -48,7 +48,6 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
     finally:
         unwatch()
         session.subscriptions.release_all()
-        services.counters.closed[peer.close_code] += 1
         log_close(log, "events", peer, messages=session.messages, subscriptions=session.subscriptions.most)
 
 

@@ -24,7 +24,6 @@ class Counters:
     refused: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason, before 101
     closed: defaultdict[int, int] = attrs.field(factory=lambda: defaultdict(int))  # by close code
     crashed: int = 0  # connections that ended with a bug of ours
-    handshakes_slow: int = 0
 
     # events: Redis to clients
     publications: int = 0
@@ -33,10 +32,8 @@ class Counters:
     deliveries: int = 0
     delivery_bytes: int = 0
     delivery_latency: Histogram = attrs.field(factory=Histogram)  # from the read off Redis to the last write
-    direct_writes: int = 0
-    queued_writes: int = 0
-    slow_consumers: int = 0
-    outbox_peak_bytes: int = 0
+    slow_consumers: int = 0  # closed because they did not read
+    outbox_peak_bytes: int = 0  # the most that ever waited for one client, of those that are gone
 
     # clients to us
     messages: int = 0
@@ -52,18 +49,18 @@ class Counters:
     control_resent: int = 0
     control_repairs: int = 0
     acks: int = 0
+    ack_latency: Histogram = attrs.field(factory=Histogram)  # from the store's decision to the ack
     acks_refused: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason
     unconfirmed: int = 0
 
     # keys and the store
     key_lookups: int = 0
     key_cache_hits: int = 0
-    redis_calls: int = 0
-    redis_errors: int = 0
     redis_reconnects: int = 0
     gap_repairs: int = 0
 
     # gauges: what there is now
     event_sessions: int = 0
     control_sessions: int = 0
+    control_silent: int = 0  # of those, not heard for a while and kept
     subscriptions: int = 0
