@@ -5,6 +5,7 @@ Each raises ValueError with half a sentence that reads well after `key: `.
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from protocol.channels import check_namespace
 from protocol.errors import ProtocolError
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -62,6 +65,13 @@ def networks(_instance: object, _field: "attrs.Attribute[Any]", value: tuple[str
             ipaddress.ip_network(text)
         except ValueError as error:
             raise ValueError(f'"{text}" is no IP address or network: {error}') from None
+
+
+def origins(_instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]) -> None:
+    """Check origins as browsers send them (RFC 6454 section 6.2): scheme://host, and the port where it is unusual."""
+    for text in value:
+        if not _ORIGIN.fullmatch(text):
+            raise ValueError(f'"{text}" is no origin: write it as in https://app.example.com or http://localhost:3000')
 
 
 def redis_url(_instance: object, _field: "attrs.Attribute[Any]", value: str) -> None:

@@ -19,6 +19,10 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         yield Problem("server.tls_key", "is needed with server.tls_certificate")
     if server.tls_key and not server.tls_certificate:
         yield Problem("server.tls_certificate", "is needed with server.tls_key")
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield Problem(
+            "server.trusted_proxies", "is needed with server.proxy_protocol: it names who may send the header"
+        )
     for name in config.events.history:
         if name not in config.events.namespaces:
             yield Problem(f"events.history.{name}", f'"{name}" is not among events.namespaces')
@@ -49,6 +53,7 @@ def _missing_files(config: Config) -> Iterator[Problem]:
         ("server.tls_certificate", config.server.tls_certificate),
         ("server.tls_key", config.server.tls_key),
         ("admin.token_file", config.admin.token_file),
+        ("redis.master_key_file", config.redis.master_key_file),
     ):
         if path is not None and (reason := _unreadable(path)):
             yield Problem(key, f"{path} {reason}")

@@ -27,6 +27,7 @@ class Server:
     tls_key: Path | None = None
     drain_timeout: float = attrs.field(default=20.0, validator=between(0, 3600))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=checks.networks)
+    proxy_protocol: bool = False
 
 
 @attrs.frozen
@@ -36,6 +37,7 @@ class Redis:
     url: str = attrs.field(default="embedded", validator=checks.redis_url, repr=False)
     data_dir: Path | None = None
     prefix: str = attrs.field(default="", validator=checks.prefix)
+    master_key_file: Path | None = None
 
 
 @attrs.frozen
@@ -79,6 +81,7 @@ class Events:
     history: Mapping[str, History] = attrs.field(
         factory=_no_history, converter=MappingProxyType, validator=checks.histories, hash=False
     )
+    allowed_origins: tuple[str, ...] = attrs.field(default=(), validator=checks.origins)
 
 
 @attrs.frozen
@@ -87,13 +90,22 @@ class Limits:
 
     max_connections: int = attrs.field(default=20_000, validator=between(1, 10_000_000))
     max_connections_per_key: int = attrs.field(default=5_000, validator=between(1, 10_000_000))
+    max_connections_per_address: int = attrs.field(default=5_000, validator=between(1, 10_000_000))
+    max_handshakes: int = attrs.field(default=2_048, validator=between(1, 1_000_000))
+    max_handshakes_per_address: int = attrs.field(default=512, validator=between(1, 1_000_000))
+    bad_credentials_per_minute: int = attrs.field(default=20, validator=between(1, 1_000_000))
+    tickets_per_second: float = attrs.field(default=50.0, validator=between(0.1, 1_000_000))
     max_subscriptions: int = attrs.field(default=1_000, validator=between(1, 1_000_000))
     max_message_bytes: int = attrs.field(default=64 * KIB, validator=between(256, 64 * MIB))
     max_publication_bytes: int = attrs.field(default=MIB, validator=between(256, 64 * MIB))
     outbox_bytes: int = attrs.field(default=MIB, validator=between(16 * KIB, 1024 * MIB))
     handshake_timeout: float = attrs.field(default=10.0, validator=between(0.1, 300))
     close_timeout: float = attrs.field(default=5.0, validator=between(0.05, 300))
+    write_stall_timeout: float = attrs.field(default=30.0, validator=between(0.05, 3600))
     messages_per_second: float = attrs.field(default=50.0, validator=between(0.1, 1_000_000))
+    frames_per_second: float = attrs.field(default=200.0, validator=between(0.1, 1_000_000))
+    rate_patience: float = attrs.field(default=10.0, validator=between(0.05, 3600))
+    publications_per_second: float = attrs.field(default=20_000.0, validator=between(0.1, 100_000_000))
     max_head_bytes: int = attrs.field(default=16 * KIB, validator=between(KIB, MIB))
     max_body_bytes: int = attrs.field(default=64 * KIB, validator=between(256, 64 * MIB))
     max_fragments: int = attrs.field(default=1_024, validator=between(1, 1_000_000))

@@ -232,3 +232,21 @@ def test_whatever_stands_in_a_file_is_a_config_error_at_worst(tables: dict[str, 
     except ConfigError as error:
         problems = error.problems
     assert problems is None or problems
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["app.example.com", "https://app.example.com/", "https://", "HTTPS://a", "https://a:port", "*", "null"],
+)
+def test_what_is_no_origin(origin: str) -> None:
+    """An origin is a scheme and a host, as browsers send it: a path or a wildcard would never match."""
+    with pytest.raises(ConfigError, match=r"events\.allowed_origins.*no origin"):
+        loads(f'[events]\nallowed_origins = ["{origin}"]')
+    loads('[events]\nallowed_origins = ["https://a.example", "http://localhost:3000", "http://[::1]:3000"]')
+
+
+def test_the_proxy_protocol_needs_proxies() -> None:
+    """With the PROXY protocol it must be said who may speak it."""
+    with pytest.raises(ConfigError, match=r"server\.trusted_proxies: is needed"):
+        loads("[server]\nproxy_protocol = true")
+    loads('[server]\nproxy_protocol = true\ntrusted_proxies = ["unix"]')
