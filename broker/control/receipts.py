@@ -50,6 +50,8 @@ class ReceiptBook:
         self._log = Repeated(log)
         self._notes: deque[Note] = deque(maxlen=MAX_WAITING)
         self._idle = trio.lowlevel.ParkingLot()
+        self._settled = trio.lowlevel.ParkingLot()
+        self._writing = 0
 
     def delivered(self, publication: Publication, members: Iterable[Member]) -> None:
         """Note that a message was sent to its addressees; that there are none is worth a note too."""
@@ -79,6 +81,12 @@ class ReceiptBook:
             for _ in range(WRITERS):
                 writers.start_soon(self._write)
 
+    async def settled(self) -> None:
+        """Wait until every note is written; for ever, while Redis is away."""
+        while self._notes or self._writing:
+            await self._settled.park()
+        await trio.lowlevel.checkpoint()
+
     def _mark(self, member: Member, pending: Pending, status: Delivery, diagnosis: str | None) -> None:
         if pending.addressee:
             message_id = pending.publication.message_id
@@ -95,6 +103,7 @@ class ReceiptBook:
             while not self._notes:
                 await self._idle.park()
             note = self._notes.popleft()
+            self._writing += 1
             try:
                 await run(self._call, note())
             except LinkDown:
@@ -102,6 +111,10 @@ class ReceiptBook:
                 await trio.sleep(RETRY_SECONDS)
             except RedisError as error:
                 self._log.error("refused", "the store refuses a receipt", error=error)
+            finally:
+                self._writing -= 1
+            if not (self._notes or self._writing):
+                self._settled.unpark_all()
 
 
 def diagnose(member: Member) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import attrs
+import trio
 
 from broker.config import Config
 from broker.control.plane import ControlPlane, build_control
@@ -28,6 +29,8 @@ from broker.store.layout import Layout
 from broker.wire import Peer
 
 Worker = Callable[..., Awaitable[None]]
+
+SETTLE_SECONDS = 1.0
 
 
 @attrs.frozen(eq=False)
@@ -56,6 +59,11 @@ class Broker:
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
         return self.control.run, self.fan_out.run
+
+    async def settle(self) -> None:
+        """Write down what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`."""
+        with trio.move_on_after(SETTLE_SECONDS):
+            await self.control.services.receipts.settled()
 
 
 def build(config: Config, links: Links, counters: Counters) -> Broker:

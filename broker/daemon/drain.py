@@ -1,25 +1,38 @@
-"""An orderly end: newcomers go elsewhere, browsers are told to reconnect, agents are let go last."""
+"""An orderly end: browsers are told to reconnect, one after the other; agents are let go last, and best not at all."""
 
 import random
+from collections.abc import Iterable
 
 import trio
 
 from broker.daemon.build import Broker
+from broker.daemon.handover import Handover
 from broker.door.state import Kind
+from broker.wire import Peer
 from protocol.codes import CloseCode
 
 EVENTS_SHARE = 0.6
-"""The part of the drain window over which event sockets are closed; the rest is for control sockets and goodbyes."""
+"""The part of the drain window over which event sockets are closed."""
 
 MAX_PAUSE = 0.01
 """Seconds between two closes at the most: few clients need no long window."""
 
+SETTLE_SECONDS = 1.0
+"""How long those who came in last may take to become a session."""
 
-async def drain(broker: Broker) -> None:
-    """Tell every client to go, and stop accepting; the door's `run` then ends with the last connection.
+FAREWELL_SECONDS = 2.5
+"""From the last accept to the end of the process at the most. Newcomers wait in the kernel for the next process
+meanwhile, and SDKs give up for good after ten seconds."""
 
-    Event sockets are closed one after the other in random order, so that their clients, which wait without jitter, do
-    not all come back in the same instant. Accepting goes on meanwhile.
+AT_ONCE = 64
+
+
+async def drain(broker: Broker, handover: Handover) -> None:
+    """Tell every client to go and stop accepting; the door's `run` then ends with the last connection.
+
+    Event sockets are closed in random order over a part of the drain window, so that their clients, which wait without
+    jitter, do not all come back in the same instant. Accepting goes on meanwhile: nobody is refused. Then the control
+    sessions are handed over to the next process, if there is a way; the others are closed.
     """
     window = broker.config.server.drain_timeout * EVENTS_SHARE
     door = broker.door
@@ -29,8 +42,23 @@ async def drain(broker: Broker) -> None:
     random.shuffle(peers)
     pause = min(window / (len(peers) + 1), MAX_PAUSE)
     for peer in peers:
-        peer.close_soon(CloseCode.RESTARTING, "restarting")
+        _let_go(peer)
         await trio.sleep(pause * random.uniform(0.5, 1.5))
     door.stop_accepting()
-    for peer in door.peers(Kind.EVENTS) + door.peers(Kind.CONTROL):
-        peer.close_soon(CloseCode.RESTARTING, "restarting")
+    with trio.move_on_after(SETTLE_SECONDS):
+        await door.settled()
+    await _let_all_go(door.peers(Kind.EVENTS))
+    with trio.CancelScope(shield=True):  # bounded by itself; an agent that is cut off never comes back
+        await handover.hand_over(door.peers(Kind.CONTROL))
+    await _let_all_go(door.peers(Kind.CONTROL))
+
+
+async def _let_all_go(peers: Iterable[Peer]) -> None:
+    for count, peer in enumerate(peers, 1):
+        _let_go(peer)
+        if count % AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+
+
+def _let_go(peer: Peer) -> None:
+    peer.close_soon(CloseCode.RESTARTING, "restarting")

@@ -1,97 +1,131 @@
 """The life of a broker process, from its configuration to its last connection."""
 
+import faulthandler
+import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import attrs
 import trio
 
 from broker.config import Config
 from broker.daemon import collector
+from broker.daemon.adoption import Adoption
 from broker.daemon.build import Broker, build
 from broker.daemon.dev import announce_dev, dev_store
-from broker.daemon.drain import drain
+from broker.daemon.drain import FAREWELL_SECONDS, drain
+from broker.daemon.handover import Handover
+from broker.daemon.inherit import Inherited, inherited
 from broker.daemon.links import build_links
+from broker.daemon.notify import Notifier, feed_watchdog
+from broker.daemon.reload import Reloader
 from broker.daemon.signals import Signals
-from broker.http import describe_listener, listen
+from broker.daemon.startup import StoreCheck
+from broker.http.listener import describe_listener, listen
 from broker.link.address import Address
 from broker.link.embedded import EmbeddedServer
-from broker.link.server_check import check_server
 from broker.observe import Counters, get_logger
-from broker.store.drive import run
-from broker.store.history import settle_history
-from broker.store.schema import check_schema
 
 
-def serve(config: Config, *, dev: bool = False) -> None:
+def serve(config: Config, *, dev: bool = False, reread: Callable[[], Config] | None = None) -> None:
     """Run the broker until SIGTERM or SIGINT; logging is set up already.
+
+    Args:
+        config: what to begin with.
+        dev: bring a store and a key along.
+        reread: reads the configuration again, on SIGHUP; raises ConfigError.
 
     Raises:
         StartupError: Redis cannot be used; a sentence says why.
         StoreError: Redis holds the data of another layout.
         OSError: a listener cannot be opened.
     """
-    trio.run(partial(_serve, config, dev), restrict_keyboard_interrupt_to_checkpoints=True)
+    faulthandler.enable()  # the watchdog's SIGABRT then leaves in the log where the loop hung
+    life = _Life(config, dev, reread, Notifier.of(), inherited())
+    trio.run(life.live, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
-async def _serve(config: Config, dev: bool) -> None:
-    signals = Signals()
-    async with trio.open_nursery() as helpers:
-        await helpers.start(signals.listen)
-        async with trio.open_nursery() as store:
-            address = await _open_store(store, config, dev)
-            await _serve_from(address, config, dev, signals)
-            store.cancel_scope.cancel()
-        helpers.cancel_scope.cancel()
+@attrs.frozen(eq=False)
+class _Life:
+    """One run of the daemon; its methods are the nested stages of it, outermost first."""
 
+    config: Config
+    dev: bool
+    reread: Callable[[], Config] | None
+    notifier: Notifier
+    given: Inherited
+    signals: Signals = attrs.field(factory=Signals)
+    counters: Counters = attrs.field(factory=Counters)
 
-async def _open_store(nursery: trio.Nursery, config: Config, dev: bool) -> Address:
-    """Return where Redis is; an embedded one is started first and lives as long as the nursery."""
-    if config.redis.url != "embedded":
-        return Address.parse(config.redis.url)
-    server = dev_store() if dev else EmbeddedServer(config.redis.data_dir)
-    address: Address = await nursery.start(server.run)
-    return address
+    async def live(self) -> None:
+        """Hear signals, feed the watchdog, and have a store."""
+        async with trio.open_nursery() as helpers:
+            await helpers.start(self.signals.listen)
+            helpers.start_soon(feed_watchdog, self.notifier)
+            async with trio.open_nursery() as store:
+                self.notifier.status("starting: opening the store")
+                await self._work_with(await self._open_store(store))
+                store.cancel_scope.cancel()
+            helpers.cancel_scope.cancel()
+        get_logger(part="broker").info("stopped")
 
+    async def _open_store(self, nursery: trio.Nursery) -> Address:
+        """Return where Redis is; an embedded one is started first and lives as long as the nursery."""
+        if self.config.redis.url != "embedded":
+            return Address.parse(self.config.redis.url)
+        server = dev_store() if self.dev else EmbeddedServer(self.config.redis.data_dir)
+        address: Address = await nursery.start(server.run)
+        return address
 
-async def _serve_from(address: Address, config: Config, dev: bool, signals: Signals) -> None:
-    log = get_logger(part="broker")
-    counters = Counters()
-    links = build_links(address, counters)
-    async with trio.open_nursery() as connections_to_redis:
-        for link in links.all:
-            await connections_to_redis.start(link.run)
-        await check_server(links.commands, durable=not dev)
-        broker = build(config, links, counters)
-        await run(links.commands.call, check_schema(broker.layout))
-        await run(links.commands.call, settle_history(broker.layout, config.events.history))
-        async with trio.open_nursery() as workers:
-            for worker in broker.workers:
-                await workers.start(worker)
-            await _open_the_door(broker, dev, signals)
-            workers.cancel_scope.cancel()
-        connections_to_redis.cancel_scope.cancel()
-    log.info("stopped")
+    async def _work_with(self, address: Address) -> None:
+        links = build_links(address, self.counters)
+        async with trio.open_nursery() as connections_to_redis:
+            for link in links.all:
+                await connections_to_redis.start(link.run)
+            broker = build(self.config, links, self.counters)
+            store = StoreCheck(broker, durable=not self.dev)
+            self.notifier.status(f"starting: {store.complaint or 'checking the store'}")
+            await store.wait_briefly()
+            async with trio.open_nursery() as workers:
+                for worker in broker.workers:
+                    await workers.start(worker)
+                await self._open_the_door(broker, store)
+                await broker.settle()
+                workers.cancel_scope.cancel()
+            connections_to_redis.cancel_scope.cancel()
 
+    async def _open_the_door(self, broker: Broker, store: StoreCheck) -> None:
+        listeners = self.given.public or (listen(self.config.server.bind),)
+        try:
+            async with trio.open_nursery() as door:
+                await door.start(broker.door.run, listeners)
+                door.start_soon(Adoption(broker, self.notifier, self.given.handover).adopt)
+                collector.tend()
+                await self._announce(broker, store, listeners)
+                door.start_soon(store.go_on, partial(self._say_ready, store))
+                door.start_soon(Reloader(broker, self.notifier, self.reread).run, self.signals.reload)
+                door.start_soon(self._cut_short, door.cancel_scope)
+                await self.signals.stop.wait()
+                self.notifier.stopping("draining: clients are told to reconnect")
+                door.cancel_scope.deadline = trio.current_time() + self.config.server.drain_timeout
+                await drain(broker, Handover(self.notifier))
+                door.cancel_scope.deadline = min(door.cancel_scope.deadline, trio.current_time() + FAREWELL_SECONDS)
+                await broker.door.closed.wait()
+                door.cancel_scope.cancel()
+        finally:
+            for listener in listeners:
+                listener.close()
 
-async def _cut_short(signals: Signals, scope: trio.CancelScope) -> None:
-    await signals.hurry.wait()
-    scope.cancel()
+    async def _announce(self, broker: Broker, store: StoreCheck, listeners: Sequence[socket.socket]) -> None:
+        where = [describe_listener(listener) for listener in listeners]
+        get_logger(part="broker").info("listening", on=where, inherited=bool(self.given.public))
+        self._say_ready(store)
+        if self.dev:
+            await announce_dev(broker, where[0])
 
+    def _say_ready(self, store: StoreCheck) -> None:
+        self.notifier.ready(f"waiting for the store: {store.complaint}" if store.complaint else "serving")
 
-async def _open_the_door(broker: Broker, dev: bool, signals: Signals) -> None:
-    listeners = [listen(broker.config.server.bind)]
-    try:
-        async with trio.open_nursery() as door:
-            await door.start(broker.door.run, listeners)
-            collector.tend()
-            get_logger(part="broker").info("listening", on=[describe_listener(listener) for listener in listeners])
-            if dev:
-                await announce_dev(broker, describe_listener(listeners[0]))
-            door.start_soon(_cut_short, signals, door.cancel_scope)
-            await signals.stop.wait()
-            door.cancel_scope.deadline = trio.current_time() + broker.config.server.drain_timeout
-            await drain(broker)
-            await broker.door.closed.wait()
-            door.cancel_scope.cancel()
-    finally:
-        for listener in listeners:
-            listener.close()
+    async def _cut_short(self, scope: trio.CancelScope) -> None:
+        await self.signals.hurry.wait()
+        scope.cancel()

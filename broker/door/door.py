@@ -61,7 +61,7 @@ class Door:
         return list(self.state.sessions[kind])
 
     def begin_drain(self) -> None:
-        """Send newcomers elsewhere where that does no harm: new event sockets, and further requests on a connection."""
+        """Let no connection stay for a further request; newcomers are still served, since they were not refused."""
         self.state.draining = True
         self.state.end_idle()
 
@@ -69,6 +69,10 @@ class Door:
         """Take no more connections; those that wait in the backlog are left to whoever shares the listener."""
         self.state.draining = True
         self._accepting.cancel()
+
+    async def settled(self) -> None:
+        """Wait until nobody is between accept and session any more."""
+        await self.state.gate.wait_empty()
 
     def reconfigure(self) -> None:
         """Take up the limits of `services.config` for those that come from now on."""

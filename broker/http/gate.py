@@ -33,6 +33,7 @@ class Gate:
         self.limit = limit
         self.inside = 0
         self._waiting = trio.lowlevel.ParkingLot()
+        self._leaving = trio.lowlevel.ParkingLot()
 
     @property
     def is_open(self) -> bool:
@@ -49,6 +50,11 @@ class Gate:
         while not self.is_open:
             await self._waiting.park()
 
+    async def wait_empty(self) -> None:
+        """Wait until nobody is inside."""
+        while self.inside:
+            await self._leaving.park()
+
     def enter(self) -> Entry:
         """Count one in, whether or not the gate is open."""
         self.inside += 1
@@ -58,3 +64,5 @@ class Gate:
         """Count one out; called by its entry."""
         self.inside -= 1
         self._waiting.unpark()
+        if not self.inside:
+            self._leaving.unpark_all()

@@ -1,0 +1,71 @@
+"""The first minutes with the store: a short wait for it, the checks that it must pass, and coming up without it."""
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from broker.daemon.build import Broker
+from broker.link.errors import LinkDown
+from broker.link.server_check import check_server
+from broker.observe import get_logger
+from broker.store.drive import run
+from broker.store.schema import check_schema
+
+PATIENCE = 2.0
+"""Seconds to wait for Redis before the door opens without it: upgrades are held then, and health says why."""
+
+RETRY_SECONDS = 0.5
+
+
+@attrs.define(eq=False)
+class StoreCheck:
+    """Whether the store may be used: asked until it has been answered once.
+
+    Attributes:
+        durable: an append-only file is expected.
+        passed: the answer was yes.
+    """
+
+    broker: Broker
+    durable: bool
+    passed: bool = False
+
+    async def wait_briefly(self) -> None:
+        """Give the store `PATIENCE` seconds to come up and pass.
+
+        Raises:
+            StartupError: it cannot be used.
+            WrongSchema: it holds the data of another layout.
+        """
+        with trio.move_on_after(PATIENCE):
+            await self._pass()
+
+    async def go_on(self, tell: Callable[[], None]) -> None:
+        """Wait for the store for as long as it takes, then call `tell`; raises what `wait_briefly` raises."""
+        if not self.passed:
+            get_logger(part="broker").warning("starting without Redis", why=self.complaint)
+            await self._pass()
+            tell()
+
+    @property
+    def complaint(self) -> str:
+        """What is known about why the store is away, as one line; "" when all links are up."""
+        for link in self.broker.links.all:
+            if not link.state.up:
+                return f"no connection to {link.address.describe()}: {link.state.error}".replace("\n", " ")
+        return ""
+
+    async def _pass(self) -> None:
+        links = self.broker.links
+        while True:
+            for link in links.all:
+                await link.wait_up()
+            try:
+                await check_server(links.commands, durable=self.durable)
+                await run(links.commands.call, check_schema(self.broker.layout))
+            except LinkDown:
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                self.passed = True
+                return
