@@ -51,7 +51,7 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     upto, upto_ms = member.seq, member.ms
     member.snapshot_due = False
     member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
-    now_ms = int(services.clock() * 1000)
+    now_ms = replica.store_time(services.clock())
     parts = list(replica.parts(member.bound))
     missed = replica.replayed_since(since, now_ms)
     complete = since == 0 or replica.covers(since)

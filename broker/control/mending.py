@@ -5,7 +5,9 @@ from typing import Any
 import trio
 
 from broker.control.publication import NotALogEntry, Publication
+from broker.control.replica import Known, known_workflow
 from broker.control.room import Room
+from broker.control.turns import Turn
 from broker.observe import Counters
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
@@ -94,8 +96,18 @@ class Mender:
                 had=str(room.replica.position),
                 has=str(snapshot.position),
             )
-        publications = [Publication(snapshot.epoch or "", each.seq, each.ms, each.message) for each in recent]
-        room.load(snapshot, publications)
+        turn = Turn()
+        workflows: dict[str, Known] = {}
+        for workflow_id, stored in snapshot.workflows.items():
+            workflows[workflow_id] = known_workflow(stored)
+            if turn.is_over():
+                await turn.end()
+        publications: list[Publication] = []
+        for each in recent:
+            publications.append(Publication(snapshot.epoch or "", each.seq, each.ms, each.message))
+            if turn.is_over():
+                await turn.end()
+        room.load(snapshot, workflows, publications)
 
     async def _restore(self, room: Room) -> None:
         """The store may have forgotten something: write back what we know better."""

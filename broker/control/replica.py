@@ -52,6 +52,7 @@ class Replica:
         self.workflows: dict[str, Known] = {}
         self._window_ms = int(window * 1000)
         self._receipt_ms = int(receipt_ttl * 1000)
+        self._ahead_ms = 0
         self._replayed: deque[Publication] = deque()
         self._covered_from = 0  # the seq above which nothing that is to be replayed is missing here
         self._parts: tuple[Message, ...] | None = None
@@ -77,30 +78,37 @@ class Replica:
         self.position = Position(epoch=publication.epoch, seq=publication.seq, ms=publication.ms)
         body = publication.body
         if isinstance(body, StateChange):
-            self._learn(_stored(body, publication.ms), publication)
+            self._learn(known_workflow(_stored(body, publication.ms)), publication)
         elif isinstance(body, REPLAYED):
             self._keep(publication)
 
-    def load(self, snapshot: Snapshot, recent: list[Publication]) -> None:
+    def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication], now_ms: int) -> None:
         """Replace everything by what the store says.
 
         Args:
-            snapshot: the state and position, as of one moment.
+            snapshot: the position, and the open receipts, as of one moment.
+            workflows: the state as of the same moment, made from the snapshot by `known_workflow`.
             recent: the messages of the last window that no snapshot holds, up to that position or beyond.
+            now_ms: unix ms by our clock; the store's may differ.
         """
         self.position = snapshot.position
-        self.workflows.clear()
-        for stored in snapshot.workflows.values():
-            self._learn(stored, None)
-            open_receipt = snapshot.open_receipts.get(stored.workflow.workflow_id)
-            if open_receipt is not None and open_receipt == stored.message_id and stored.workflow.state in WANTS_ACK:
-                self.workflows[stored.workflow.workflow_id].ackable_until = stored.at_ms + self._receipt_ms
+        self._ahead_ms = snapshot.now_ms - now_ms
+        self.workflows = workflows
+        for workflow_id, message_id in snapshot.open_receipts.items():
+            known = workflows.get(workflow_id)
+            if known is not None and known.stored.message_id == message_id and known.stored.workflow.state in WANTS_ACK:
+                known.ackable_until = known.stored.at_ms + self._receipt_ms
         self._replayed.clear()
         self._covered_from = 0
         for publication in recent:
             if publication.seq <= snapshot.seq:
                 self._keep(publication)
+        self._unknown.clear()
         self._parts = None
+
+    def store_time(self, now: float) -> int:
+        """Return the store's unix ms for our unix time, as far as that is known."""
+        return int(now * 1000) + self._ahead_ms
 
     def stored(self) -> list[StoredWorkflow]:
         """Return all that is known, to be written back."""
@@ -137,13 +145,12 @@ class Replica:
         bound = self.workflows.get(bound_workflow)
         return [self._message_of(bound)] if bound is not None and bound.ackable_until > now_ms else []
 
-    def _learn(self, stored: StoredWorkflow, publication: Publication | None) -> None:
-        known = Known(stored, entry(stored.workflow))
-        if publication is not None and publication.wants_ack:
+    def _learn(self, known: Known, publication: Publication) -> None:
+        if publication.wants_ack:
             known.publication = publication
             known.ackable_until = publication.ms + self._receipt_ms
-        self.workflows[stored.workflow.workflow_id] = known
-        self._unknown.pop(stored.workflow.workflow_id, None)
+        self.workflows[known.stored.workflow.workflow_id] = known
+        self._unknown.pop(known.stored.workflow.workflow_id, None)
         self._parts = None
 
     def _keep(self, publication: Publication) -> None:
@@ -175,6 +182,11 @@ class Replica:
                 self._unknown.clear()
             message = self._unknown[workflow_id] = pack(self.organization_id, [entry(unknown_workflow(workflow_id))])[0]
         return message
+
+
+def known_workflow(stored: StoredWorkflow) -> Known:
+    """Return what a replica keeps of one workflow; encoding it takes a few microseconds."""
+    return Known(stored, entry(stored.workflow))
 
 
 def _stored(change: StateChange, at_ms: int) -> StoredWorkflow:

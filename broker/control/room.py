@@ -1,13 +1,13 @@
 """A room: one organization's sessions around one copy of its state, told of everything in the order of the log."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from broker.control.publication import NotALogEntry, Publication, parse_live
-from broker.control.replica import Replica, Verdict
+from broker.control.replica import Known, Replica, Verdict
 from broker.control.turns import MAX_WRITES, Turn
 from broker.observe import Counters
 from broker.store.snapshot import Snapshot
@@ -115,9 +115,9 @@ class Room:
         elif verdict is Verdict.STRANGE:
             self._doubt(self, "another log")
 
-    def load(self, snapshot: Snapshot, recent: Iterable[Publication]) -> None:
+    def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication]) -> None:
         """Begin a new life with what the store says; every session gets a fresh snapshot, in-band."""
-        self.replica.load(snapshot, list(recent))
+        self.replica.load(snapshot, workflows, recent, int(self._clock() * 1000))
         self._queue.clear()
         self._refresh()
         self.ready.set()

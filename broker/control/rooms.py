@@ -32,6 +32,9 @@ RETRY_SECONDS = (0.05, 2.0)
 RESYNC_SECONDS = 60.0
 """How long a store that answers may refuse a snapshot before clients are told to look elsewhere."""
 
+GRACE_SECONDS = 1.0
+"""How long looking something up may take before it counts as not knowing."""
+
 MENDED_AT_ONCE = 64
 
 
@@ -88,7 +91,8 @@ class Rooms:
     @property
     def blind_since(self) -> float | None:
         """Unix time since when something may be missed (link down, gap not mended); None if all is well."""
-        times = list(self._in_doubt.values())
+        settled_by = self._clock() - GRACE_SECONDS
+        times = [since for since in self._in_doubt.values() if since < settled_by]
         if not self._link.state.up:
             times.append(self._link.state.since)
         return min(times, default=None)

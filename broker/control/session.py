@@ -37,6 +37,15 @@ async def run_control_session(
     unwatch = services.keys.watch(key, member.key_changed)
     services.presence.put(member)
     services.counters.control_sessions += 1
+    services.log.info(
+        "control session open",
+        session=peer.id,
+        remote=peer.remote,
+        org=org,
+        key_id=key.key_id,
+        workflow=key.workflow_id,
+        handshake_signed=secret is not None,
+    )
     try:
         async with trio.open_nursery() as session:
             session.start_soon(peer.run_writer)

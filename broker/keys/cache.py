@@ -120,7 +120,9 @@ class KeyCache:
         It gets the new record, or None when the key admits nobody any more (revoked, expired). A key that merely
         vanished from the store, as all do when a store comes back empty, changes nothing.
         """
-        return self._watches.add(record, callback)
+        known = self._known.get(record.hash)
+        is_current = known is not None and known.record == record
+        return self._watches.add(record, callback, disputed=not is_current)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the watched keys current: changes at once, everything every 10 s, expiry to the second."""

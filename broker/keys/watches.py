@@ -42,13 +42,13 @@ class Watches:
         self._suspects: dict[str, None] = {}
         self._wake = trio.Event()
 
-    def add(self, record: KeyRecord, callback: Callback) -> Callable[[], None]:
-        """Register `callback`; see `KeyCache.watch`."""
+    def add(self, record: KeyRecord, callback: Callback, *, disputed: bool = False) -> Callable[[], None]:
+        """Register `callback`; see `KeyCache.watch`. A disputed record is compared with the store at once."""
         watched = self._watched.get(record.hash)
         if watched is None:
             watched = self._watched[record.hash] = _Watched(record)
             self._plan_expiry(record)
-        elif watched.record != record:
+        if disputed or watched.record != record:
             watched.disputed = True
             self.suspect(record.hash)
         token = object()

@@ -168,3 +168,34 @@ async def test_a_store_that_is_away_holds_input_back(broker: Broker, valkey: Val
         assert (await client.receive_json())["version"] == 1
         await trio.lowlevel.checkpoint()
     assert broker.counters.control_applied["applied"] == 1
+
+
+async def test_a_store_that_refuses(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only when the store has refused a snapshot for long is a client told so; once it can be had, it is sent."""
+    monkeypatch.setattr(rooms, "RESYNC_SECONDS", 0.3)
+    monkeypatch.setattr(rooms, "GRACE_SECONDS", 0.1)
+    api_key, _ = add_key(valkey)
+    valkey.client.set(LAYOUT.workflows(ORG), "not a hash")
+    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+        message = await client.receive_json()
+        assert message["type"] == "resync_required"
+        assert "WRONGTYPE" in message["reason"]
+        assert broker.plane.services.rooms.blind_since is not None
+        valkey.client.delete(LAYOUT.workflows(ORG))
+        assert await snapshot(client) == {}
+        await eventually(lambda: broker.plane.services.rooms.blind_since is None)
+
+
+async def test_an_empty_room_is_closed(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some time after the last session a room is given up with its subscription, and opened again for the next one."""
+    monkeypatch.setattr(rooms, "KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(rooms, "CHECK_SECONDS", 0.05)
+    api_key, _ = add_key(valkey)
+    async with running_broker(valkey) as broker:
+        for number in range(2):
+            async with await broker.connect(api_key) as client:
+                assert len(await snapshot(client)) == number
+                publisher(valkey).pause(ORG, "wf")
+                await client.receive_type("state_change")
+            await eventually(lambda: len(broker.plane.services.rooms) == 0)
+            await eventually(lambda: valkey.client.pubsub_numsub(LAYOUT.live(ORG))[0][1] == 0)

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.control.replica import Replica, Verdict
-from broker.store.snapshot import Position
+from broker.control.replica import Replica, Verdict, known_workflow
+from broker.store.snapshot import Position, Snapshot
 from protocol.codec import decode_control_server
 from protocol.control import InitialState, Workflow
 from protocol.states import State
@@ -11,10 +11,16 @@ from tests.control.making import change, policy, snapshot, stored
 WINDOW, TTL = 300.0, 3600.0
 
 
+def load(replica: Replica, taken: Snapshot) -> None:
+    """Have a replica begin with a snapshot."""
+    workflows = {name: known_workflow(each) for name, each in taken.workflows.items()}
+    replica.load(taken, workflows, [], now_ms=0)
+
+
 def loaded(seq: int = 0) -> Replica:
     """Return a replica that has read an empty organization up to `seq`."""
     replica = Replica("acme", WINDOW, TTL)
-    replica.load(snapshot(seq), [])
+    load(replica, snapshot(seq))
     return replica
 
 
@@ -49,7 +55,7 @@ def test_verdicts() -> None:
 def test_first_entry_of_an_empty_store() -> None:
     """An organization in which nothing ever happened takes its first entry, whatever the epoch turns out to be."""
     replica = Replica("acme", WINDOW, TTL)
-    replica.load(snapshot(0, epoch=None), [])
+    load(replica, snapshot(0, epoch=None))
     assert replica.judge(change(1, epoch="new")) is Verdict.NEXT
     replica.take(change(1, epoch="new"))
     assert replica.position == Position("new", 1, 1001)
@@ -84,7 +90,7 @@ def test_asked_to_acknowledge() -> None:
         "closed": stored("closed", State.KILLED, 2, "m2", at_ms=10_000),
         "normal": stored("normal", State.NORMAL, 2, "m3", at_ms=10_000),
     }
-    replica.load(snapshot(9, workflows, {"open": "m1", "normal": "m0"}), [])
+    load(replica, snapshot(9, workflows, {"open": "m1", "normal": "m0"}))
     [asked] = replica.to_be_acked(None, 20_000)
     assert (asked.message_id, asked.state, asked.workflow_id) == ("m1", State.KILLED, "open")
     assert replica.to_be_acked("normal", 20_000) == []

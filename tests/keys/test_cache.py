@@ -161,10 +161,11 @@ async def test_watchers_hear_of_changes(setup: Setup, valkey: Valkey, autojump_c
 
 async def test_watchers_hear_of_expiry(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
     """A key that expires ends its sessions within a second, although nothing changes in the store."""
-    _, record = add(valkey, expires_at=1_000_050)
+    api_key, record = add(valkey, expires_at=1_000_050)
     heard: list[KeyRecord | None] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(setup.cache.run)
+        await setup.cache.lookup(api_key)
         setup.cache.watch(record, heard.append)
         setup.time.now = 1_000_049.9
         await trio.sleep(1)
@@ -204,4 +205,19 @@ async def test_outdated_record_is_settled(setup: Setup, valkey: Valkey, autojump
         setup.cache.watch(record, second.append)
         await trio.sleep(0.1)
         assert second == [rotated]
+        nursery.cancel_scope.cancel()
+
+
+async def test_revoked_before_the_watch_began(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A key that is revoked between a client's admission and its session's first look is noticed at once."""
+    api_key, record = add(valkey)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        assert await setup.cache.lookup(api_key) == record
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+        setup.cache.invalidate(record.hash)
+        setup.cache.watch(record, heard.append)
+        await trio.sleep(0.1)
+        assert heard == [None]
         nursery.cancel_scope.cancel()
