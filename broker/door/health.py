@@ -1,23 +1,9 @@
 """What load balancers and service managers ask: is it alive, is it ready."""
 
-import attrs
-
 from broker.http.answer import Answer, json_answer
+from broker.observe import Readiness
 
 __all__ = ["Readiness", "live_answer", "ready_answer"]
-
-
-@attrs.frozen
-class Readiness:
-    """Whether new clients should be sent here.
-
-    Attributes:
-        problems: why not, as short codes ("redis_down", "draining"); empty when ready.
-        warnings: what does not stop it from serving but should be known.
-    """
-
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def live_answer() -> Answer:
