@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types check format clean
+.PHONY: help run test test-slow lint types check format clean
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -15,6 +15,9 @@ run: $(VENV)/.runtime ## Start a broker to try things out, with an embedded stor
 
 test: $(VENV)/.development ## Run all tests, with branch coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+test-slow: $(VENV)/.development ## Run the tests that take long
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.development ## Look for mistakes and for imports against the layers
 	@$(BIN)/ruff check .

