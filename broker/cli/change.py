@@ -12,10 +12,8 @@ from broker.cli.target import Target, json_option, target_options
 from broker.cli.types import Id
 from broker.publisher import Refused
 from broker.store.applied import Applied
-from broker.store.layout import Layout
+from broker.store.keys import has_keys
 from broker.store.presence import read_presence
-from broker.store.replies import integer
-from broker.store.request import Operation, command
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
 
@@ -54,7 +52,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         workflows = [workflow] if workflow is not None else _all_workflows(target, org, state, force)
         if not workflows:
             hint(f"Nothing to {verb} in {org}.")
-        if not target.run(_has_key(target.layout, org)):
+        if not target.run(has_keys(target.layout, org)):
             raise Failure(f"{org} has no API key, hence no agents.", "Is the name right? See: signalbox keys list")
         ways = Way(target, org, state, reason, wait, force, as_json)
         outcomes = [ways.go(name) for name in workflows]
@@ -110,11 +108,6 @@ def _all_workflows(target: Target, org: str, state: State, force: bool) -> list[
         if session.presence.workflow_id is not None:
             known.setdefault(session.presence.workflow_id, State.NORMAL)
     return sorted(name for name, now in known.items() if now is not state and (force or now is not State.KILLED))
-
-
-def _has_key(layout: Layout, org: str) -> Operation[bool]:
-    reply = yield command("SCARD", layout.org_keys(org))
-    return integer(reply) > 0
 
 
 def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import click
 from broker.cli.output import counted, hint, print_json
 from broker.cli.target import Target
 from broker.store.applied import Applied
-from broker.store.presence import PresentSession, read_presence
-from broker.store.receipts import Delivery, Receipt, ReceiptSession, ReceiptStatus, read_receipt
+from broker.store.presence import read_presence
+from broker.store.receipts import Delivery, Receipt, ReceiptSession, ReceiptStatus, read_receipt, unreported
 
 _POLL = 0.03
 _GRACE = 1.0
@@ -54,7 +54,7 @@ class _Watch:
         if self._receipt.status is ReceiptStatus.SUPERSEDED:
             return True
         present = self._target.run(read_presence(layout, self._org))
-        self._silent_brokers = _silent(self._receipt, present)
+        self._silent_brokers = unreported(self._receipt, present)
         reported = len(self._receipt.brokers) >= self._applied.heard or elapsed > _GRACE
         settled = all(session.status is not Delivery.PENDING for session in self._receipt.sessions)
         return reported and settled and not self._silent_brokers
@@ -94,14 +94,6 @@ class _Watch:
         if superseded is not None:
             hint(f"Another change ({superseded}) came meanwhile: nobody is asked for this one any more.")
         return not missing and not self._silent_brokers
-
-
-def _silent(receipt: Receipt, present: tuple[PresentSession, ...]) -> tuple[str, ...]:
-    """Return the brokers that hold agents whom the message is for, and have not said that they sent it."""
-    concerned = {
-        session.broker_id for session in present if session.presence.workflow_id in (None, receipt.workflow_id)
-    }
-    return tuple(sorted(concerned - receipt.brokers.keys()))
 
 
 def _sentence(agents: int, confirmed: int, slowest: int | None) -> str:

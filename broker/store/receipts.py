@@ -8,6 +8,7 @@ import attrs
 import orjson
 
 from broker.store.layout import Layout
+from broker.store.presence import PresentSession
 from broker.store.replies import fields, integer
 from broker.store.request import Argument, Operation, command, load_script
 from protocol.states import State
@@ -152,6 +153,14 @@ def read_receipt(layout: Layout, organization_id: str, message_id: str) -> Opera
             _decode_session(name[8:], value) for name, value in sorted(found.items()) if name.startswith("session:")
         ),
     )
+
+
+def unreported(receipt: Receipt, present: Iterable[PresentSession]) -> tuple[str, ...]:
+    """Return the brokers that hold agents whom the message is for, and have not said that they sent it."""
+    concerned = {
+        session.broker_id for session in present if session.presence.workflow_id in (None, receipt.workflow_id)
+    }
+    return tuple(sorted(concerned - receipt.brokers.keys()))
 
 
 def _decode_session(session_id: str, value: str) -> ReceiptSession:
