@@ -4,11 +4,11 @@ import math
 
 import trio
 
-from broker.events.bucket import TokenBucket
 from broker.events.services import EventServices
 from broker.events.subscriptions import Subscriptions
 from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
+from broker.wire.bucket import TokenBucket
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer, PeerClosed
 from protocol.channels import Grant, grant_for
@@ -22,9 +22,6 @@ PING = text_frame(encode(Ping()))
 
 RESUBSCRIPTION_SPARE = 50
 """Messages beyond one whole resubscription that a client may send in one go."""
-
-MAX_PAUSE = 10.0
-"""A reader that had to pause for this long without a break, in seconds, ends with 4429."""
 
 MAX_BAD_MESSAGES = 100
 """Messages in a row that cannot be read end with 4400."""
@@ -116,7 +113,7 @@ class EventSession:
             self._pausing_since = math.inf
             return
         self._pausing_since = min(self._pausing_since, now)
-        if now - self._pausing_since > MAX_PAUSE:
+        if now - self._pausing_since >= self._services.config.limits.rate_patience:
             self._peer.close_soon(CloseCode.TOO_MANY_MESSAGES, "too many messages")
         await trio.sleep(wait)
 

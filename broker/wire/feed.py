@@ -1,9 +1,11 @@
 """The stream that the WebSocket library sees: bytes from the wire in, everything out through the outbox."""
 
+import math
 from collections.abc import Callable
 
 import trio
 
+from broker.wire.bucket import TokenBucket
 from broker.wire.doorbell import Doorbell
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
@@ -25,12 +27,21 @@ class Feed(trio.abc.Stream):
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         eof: the peer has ended the stream, or the connection broke.
+        on_flood: called, again and again, when the peer had to be paused without a break for `patience` seconds.
     """
 
-    __slots__ = ("_accepted", "_on_violation", "_outbox", "_stage", "_violation", "ended", "eof", "scanner", "wire")
+    __slots__ = (
+        "_accepted", "_allowance", "_counted", "_on_violation", "_outbox", "_pause", "_pausing_since", "_stage",
+        "_violation", "ended", "eof", "on_flood", "patience", "scanner", "wire",
+    )  # fmt: skip
 
     def __init__(
-        self, wire: PlainWire, outbox: Outbox, scanner: FrameScanner, on_violation: Callable[[ProtocolError], None]
+        self,
+        wire: PlainWire,
+        outbox: Outbox,
+        scanner: FrameScanner,
+        on_violation: Callable[[ProtocolError], None],
+        allowance: TokenBucket,
     ) -> None:
         self.wire = wire
         self.scanner = scanner
@@ -40,6 +51,12 @@ class Feed(trio.abc.Stream):
         self._accepted = Doorbell()
         self._stage = 0
         self._violation: ProtocolError | None = None
+        self._allowance = allowance
+        self._counted = 0
+        self._pause = 0.0
+        self._pausing_since = math.inf
+        self.patience = math.inf
+        self.on_flood: Callable[[], None] | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the made-up request, then what the peer sends, for as long as it keeps to the limits."""
@@ -52,6 +69,8 @@ class Feed(trio.abc.Stream):
         if self._violation is not None:
             await trio.lowlevel.checkpoint()
             return self._judge(self._violation)
+        if self._pause:
+            await self._hold_back()
         try:
             data = await self.wire.receive_some(max_bytes or 4096)
         except WireBroken as error:
@@ -67,7 +86,22 @@ class Feed(trio.abc.Stream):
             self._violation = error
             data = data[: self.scanner.accepted]
             return data or self._judge(error)
+        extra = self.scanner.frames - self.scanner.messages
+        if extra != self._counted:
+            self._counted, extra = extra, extra - self._counted
+            self._pause = self._allowance.take(trio.current_time(), extra)
+            if not self._pause:
+                self._pausing_since = math.inf
         return data
+
+    async def _hold_back(self) -> None:
+        """Read nothing for a while: the kernel then holds back a peer that sends too many frames which say nothing."""
+        now = trio.current_time()
+        self._pausing_since = min(self._pausing_since, now)
+        if now - self._pausing_since >= self.patience and self.on_flood is not None:
+            self.on_flood()
+        await trio.sleep(self._pause)
+        self._pause = 0.0
 
     @property
     def stopped(self) -> bool:

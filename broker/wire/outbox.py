@@ -4,6 +4,7 @@ A frame is written at once, from whatever code delivers it, while nothing waits;
 and drained by the connection's writer task. Nothing here blocks or raises into a fan-out.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +20,18 @@ DRAIN_BYTES = 262144
 """How many queued bytes are joined for one write at the most."""
 
 _CLOSE_OPCODE = 0x88
+
+
+class Switches:
+    """How often any outbox has exchanged its `write`: whoever keeps a copy of one compares this before using it."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+SWITCHES = Switches()
 
 
 class _Hot:
@@ -46,7 +59,9 @@ class Outbox(_Hot):
         peak: the most that has ever waited, in bytes.
         frames, bytes: what `send` has taken, for the closing log line; a fan-out keeps its own account.
         sealed, dead: the states above.
-        too_slow: the gate was sealed by an overflow, with 1013.
+        stall_timeout: seconds without the peer taking one byte of what is pending, after which the gate is sealed with
+            1013; `math.inf` keeps a peer that stalls.
+        too_slow: the gate was sealed by an overflow or a stall, with 1013.
         on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
         on_drained: called when nothing is pending any more after an overflow.
         on_sealed: called once when the gate is sealed or dead, so that the owner can start its deadline.
@@ -55,7 +70,7 @@ class Outbox(_Hot):
     __slots__ = (
         "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_wire",
         "bytes", "dead", "frames", "limit", "on_drained", "on_overflow", "on_sealed", "peak", "pending", "sealed",
-        "too_slow",
+        "stall_timeout", "too_slow",
     )  # fmt: skip
 
     def __init__(self, wire: PlainWire, limit: int) -> None:
@@ -74,6 +89,7 @@ class Outbox(_Hot):
         self._overflowed = False
         self.limit = limit
         self.pending = self.peak = self.frames = self.bytes = 0
+        self.stall_timeout = math.inf
         self.sealed = self.dead = self.too_slow = False
         self.on_overflow: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
@@ -141,7 +157,7 @@ class Outbox(_Hot):
             return
         self.dead = True
         self._direct = False
-        self.write = self._drop
+        self._switch(self._drop)
         self._queue.clear()
         self._begun = b""
         self.pending = 0
@@ -170,11 +186,24 @@ class Outbox(_Hot):
         while self.pending and not self.dead:
             if not self.write_some():
                 try:
-                    await self._wire.wait_writable()
+                    await self._wait_writable()
                 except WireBroken:
                     self.die()
                     return
             await trio.lowlevel.checkpoint()
+
+    async def _wait_writable(self) -> None:
+        """Wait until the socket takes bytes again, or the peer has taken none of those in the kernel for too long.
+
+        A socket is writable again only when a good part of its buffer is free, so a slow peer is not a stalled one.
+        """
+        while True:
+            held = self._wire.unacknowledged()
+            with trio.move_on_after(self.stall_timeout):
+                await self._wire.wait_writable()
+                return
+            if not self.sealed and self._wire.unacknowledged() >= held:
+                self._cut_off()
 
     def write_some(self) -> bool:
         """Write one chunk of what is pending; returns whether the socket took anything."""
@@ -227,7 +256,7 @@ class Outbox(_Hot):
     def _count(self, size: int) -> None:
         if self._direct:
             self._direct = False
-            self.write = self._enqueue
+            self._switch(self._enqueue)
         self.pending += size
         if self.pending > self.peak:
             self.peak = self.pending
@@ -261,7 +290,11 @@ class Outbox(_Hot):
 
     def _go_direct(self) -> None:
         self._direct = True
-        self.write = self._send if self._encrypt is None else self._write_tls
+        self._switch(self._send if self._encrypt is None else self._write_tls)
+
+    def _switch(self, write: Callable[[bytes], int]) -> None:
+        self.write = write
+        SWITCHES.count += 1
 
     def _overflow(self) -> None:
         if self.on_overflow is not None:
@@ -269,6 +302,10 @@ class Outbox(_Hot):
                 self._overflowed = True
                 self.on_overflow()
             return
+        self._cut_off()
+
+    def _cut_off(self) -> None:
+        """Drop the frames that have not begun, and say goodbye behind the one that has."""
         self._queue.clear()
         self.pending = len(self._begun)
         self.too_slow = True
@@ -281,7 +318,7 @@ class Outbox(_Hot):
             self._queue.append(frame)
             self._count(len(frame))
         self._direct = False
-        self.write = self._drop
+        self._switch(self._drop)
         self.sealed = True
         if not self.dead and self.on_sealed is not None:
             self.on_sealed()

@@ -10,6 +10,7 @@ import attrs
 import trio
 import trio_websocket
 
+from broker.wire.bucket import TokenBucket
 from broker.wire.feed import Feed
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
@@ -36,12 +37,19 @@ class PeerLimits:
         max_message_bytes: a longer message from the peer is refused with 1009.
         max_fragments: a message in more frames than this is refused likewise.
         close_timeout: how long a closing handshake may take before the connection is reset.
+        frames_per_second: frames from the peer that are no message in themselves (pings, pongs, parts of a fragmented
+            message), on average, with room for one whole message; above it the peer is read more slowly.
+        rate_patience: after so long above it without a break the connection is closed with 4429; `math.inf`: never.
+        write_stall_timeout: see `Outbox.stall_timeout`.
     """
 
     outbox_bytes: int
     max_message_bytes: int
     max_fragments: int
     close_timeout: float
+    frames_per_second: float = 200.0
+    rate_patience: float = math.inf
+    write_stall_timeout: float = math.inf
 
 
 class Peer:
@@ -68,6 +76,7 @@ class Peer:
         self.opened_at = time.time()
         self.outbox = Outbox(wire, limits.outbox_bytes)
         self.outbox.on_sealed = self._start_deadline
+        self.outbox.stall_timeout = limits.write_stall_timeout
         self.send: Callable[..., bool] = self.outbox.send
         self.close_code = 0
         self.close_reason = ""
@@ -75,7 +84,12 @@ class Peer:
         self._limits = limits
         self._scope = scope
         scanner = FrameScanner(max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments)
-        self._feed = Feed(wire, self.outbox, scanner, self._on_violation)
+        allowance = TokenBucket(
+            limits.max_fragments + limits.frames_per_second, limits.frames_per_second, trio.current_time()
+        )
+        self._feed = Feed(wire, self.outbox, scanner, self._on_violation, allowance)
+        self._feed.patience = limits.rate_patience
+        self._feed.on_flood = self._on_flood
         self._websocket: trio_websocket.WebSocketConnection | None = None
 
     @property
@@ -223,6 +237,9 @@ class Peer:
     def _note(self, who: str, code: int, reason: str) -> None:
         if not self.closed_by:
             self.closed_by, self.close_code, self.close_reason = who, code, reason
+
+    def _on_flood(self) -> None:
+        self.close_soon(CloseCode.TOO_MANY_MESSAGES, "too many frames")
 
     def _on_violation(self, error: ProtocolError) -> None:
         code = CloseCode.PROTOCOL_ERROR if error.code == ErrorCode.INVALID_FRAME else CloseCode.TOO_BIG

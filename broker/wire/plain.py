@@ -1,8 +1,11 @@
 """A plain TCP or unix connection: a raw non-blocking socket whose reads are awaited."""
 
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 
 import trio
 
@@ -87,6 +90,13 @@ class PlainWire:
             await trio.lowlevel.wait_writable(self.raw)
         except (OSError, ValueError, trio.ClosedResourceError) as error:
             raise WireBroken(str(error)) from None
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes the kernel holds that the peer has not taken yet, -1 where it does not tell."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.raw, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (OSError, ValueError):
+            return -1
 
     async def send_all(self, data: bytes) -> None:
         """Write all of `data`; for answers before a WebSocket begins, after that the outbox writes alone.
