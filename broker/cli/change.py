@@ -1,5 +1,6 @@
 """`signalbox kill`, `pause` and `resume`: changing what a workflow is to do, and seeing that its agents know."""
 
+import time
 from typing import Any
 
 import attrs
@@ -54,28 +55,28 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
             hint(f"Nothing to {verb} in {org}.")
         if not target.run(has_keys(target.layout, org)):
             raise Failure(f"{org} has no API key, hence no agents.", "Is the name right? See: signalbox keys list")
-        ways = Way(target, org, state, reason, wait, force, as_json)
-        outcomes = [ways.go(name) for name in workflows]
-        if not all(outcomes):
+        request = Request(target, org, state, reason, force, as_json)
+        made = [request.make(name) for name in workflows]
+        confirmed = request.receipts([applied for applied in made if applied is not None], wait) if wait else True
+        if None in made or not confirmed:
             raise click.exceptions.Exit(1)
 
     return run
 
 
 @attrs.frozen
-class Way:
-    """One change, for any workflow."""
+class Request:
+    """What is asked for, of any workflow."""
 
     target: Target
     org: str
     state: State
     reason: str | None
-    wait: float | None
     force: bool
     as_json: bool
 
-    def go(self, workflow: str) -> bool:
-        """Change one workflow, say what came of it, and tell whether all is well."""
+    def make(self, workflow: str) -> Applied | None:
+        """Change one workflow and say what came of it; None if it was refused."""
         try:
             with self.target.talking():
                 applied = self.target.publisher.state_change(
@@ -85,19 +86,25 @@ class Way:
             if self.as_json:
                 print_json(_json(self.org, workflow, refused.applied))
             Failure(f"{refused}.").show()
-            return False
+            return None
         if self.as_json:
             print_json({**_json(self.org, workflow, applied), "state": self.state})
         else:
             click.echo(f"{_PAST[self.state]} {workflow} of {self.org} (version {applied.version}).")
         if applied.previous is self.state:
             hint(f"It was {self.state} before.")
-        if self.wait is None:
-            return True
+        return applied
+
+    def receipts(self, made: list[Applied], wait: float) -> bool:
+        """Show the receipts of all changes, for up to `wait` seconds in all; tell whether every agent confirmed."""
         if self.state is State.NORMAL:
             hint("Agents do not acknowledge a resume: there are no receipts to wait for.")
             return True
-        return wait_for_receipts(self.target, self.org, applied, self.wait, self.as_json)
+        deadline = time.monotonic() + wait
+        missing = 0
+        for applied in made:
+            missing += not wait_for_receipts(self.target, self.org, applied, deadline, self.as_json)
+        return not missing
 
 
 def _all_workflows(target: Target, org: str, state: State, force: bool) -> list[str]:

@@ -17,11 +17,10 @@ _GRACE = 1.0
 """Seconds for brokers to report at all, where their number is not known for sure."""
 
 
-def wait_for_receipts(target: Target, org: str, applied: Applied, seconds: float, as_json: bool) -> bool:
-    """Show receipts as they come in, for up to `seconds`, and the sum of it; tell whether every agent confirmed."""
+def wait_for_receipts(target: Target, org: str, applied: Applied, deadline: float, as_json: bool) -> bool:
+    """Show receipts as they come in, until `deadline` (monotonic), and the sum of it; tell whether all confirmed."""
     watch = _Watch(target, org, applied, as_json)
     began = time.monotonic()
-    deadline = began + seconds
     while not watch.complete(time.monotonic() - began) and time.monotonic() < deadline:
         time.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
     return watch.conclude()

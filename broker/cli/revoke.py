@@ -1,6 +1,6 @@
 """What revoking a key does to the agents that run with it."""
 
-from broker.cli.change import Way
+from broker.cli.change import Request
 from broker.cli.errors import Failure
 from broker.cli.output import counted, hint, moment
 from broker.cli.target import Target
@@ -35,10 +35,11 @@ def kill_first(target: Target, record: KeyRecord, as_json: bool) -> None:
             f"key {record.key_id} is bound to no workflow, so that what runs with it is not known.",
             f"Kill what it is for: signalbox kill {record.organization_id} WORKFLOW --wait 5, or --all; then revoke.",
         )
-    way = Way(
-        target, record.organization_id, State.KILLED, f"key {record.key_id} is revoked", _RECEIPTS, False, as_json
+    request = Request(
+        target, record.organization_id, State.KILLED, f"key {record.key_id} is revoked", force=False, as_json=as_json
     )
-    if not way.go(record.workflow_id):
+    applied = request.make(record.workflow_id)
+    if applied is None or not request.receipts([applied], _RECEIPTS):
         raise Failure(
             f"not every agent confirmed: key {record.key_id} is not revoked.",
             "Without --kill it is revoked all the same, and these agents can then no longer be reached.",

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from broker.cli.errors import Failure
-from broker.cli.target import config_options, read_config
-from broker.config import check_files
+from broker.cli.target import config_file, config_options, load_config, wrong_config
+from broker.config import Config, ConfigError, check_files
 
 
 @click.command()
@@ -16,15 +16,24 @@ def serve(config_path: Path | None, dev: bool) -> None:
 
     With --dev it brings its own store and a ready key, and prints how to try things out.
     """
-    config = read_config(config_path, dev)
-    if not dev and (problems := check_files(config)):
-        raise Failure("\n  ".join(["the configuration is wrong:", *map(str, problems)]))
+    path = config_file(config_path, dev)
+
+    def read() -> Config:
+        config = load_config(path, dev)
+        if not dev and (problems := check_files(config)):
+            raise ConfigError(problems)
+        return config
+
+    try:
+        config = read()
+    except ConfigError as error:
+        raise wrong_config(path, error) from None
     from broker import observe
     from broker.daemon import serve as run_daemon
 
     observe.configure(config.log.level, config.log.format)
     try:
-        run_daemon(config, dev=dev)
+        run_daemon(config, dev=dev, reread=read)
     except BaseExceptionGroup as group:
         raise _failure(group) or group from None
     except Exception as error:  # noqa: BLE001  whatever is no sentence for an operator goes on its way

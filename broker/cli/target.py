@@ -142,26 +142,39 @@ def redis_url(config: Config, dev: bool) -> str:
 
 
 def read_config(path: Path | None, dev: bool) -> Config:
-    """Return the configuration that --config or --dev means; raises Failure with everything that is wrong with it.
+    """Return the configuration that --config or --dev means; raises Failure with everything that is wrong with it."""
+    path = config_file(path, dev)
+    try:
+        return load_config(path, dev)
+    except ConfigError as error:
+        raise wrong_config(path, error) from None
 
-    Without either it is the default file. Where that is missing, environment variables alone will do.
+
+def wrong_config(path: Path | None, error: ConfigError) -> Failure:
+    """Return all that is wrong with a configuration as one failure."""
+    return Failure("\n  ".join([f"{path or 'the configuration'} is wrong:", *map(str, error.problems)]))
+
+
+def config_file(path: Path | None, dev: bool) -> Path | None:
+    """Return the file that --config or --dev means, None for none: without either it is the default file.
+
+    Where that is missing, environment variables alone will do; raises Failure if there are none.
     """
     if dev and path is not None:
         raise click.UsageError("--config and --dev exclude each other.")
-    if path is None and not dev:
-        path = DEFAULT_PATH
-        if not path.exists() and any(name.startswith("SIGNALBOX_") and "__" in name for name in os.environ):
-            path = None
-        elif not path.exists():
-            raise Failure(
-                f"{path} does not exist.",
-                "Name a file with --config, or use --dev for the broker that `make run` started.",
-            )
-    try:
-        config = load(path)
-    except ConfigError as error:
-        raise Failure("\n  ".join([f"{path or 'the configuration'} is wrong:", *map(str, error.problems)])) from None
-    return as_dev(config) if dev else config
+    if dev or path is not None or DEFAULT_PATH.exists():
+        return None if dev else path or DEFAULT_PATH
+    if any(name.startswith("SIGNALBOX_") and "__" in name for name in os.environ):
+        return None
+    raise Failure(
+        f"{DEFAULT_PATH} does not exist.",
+        "Name a file with --config, or use --dev for the broker that `make run` started.",
+    )
+
+
+def load_config(path: Path | None, dev: bool) -> Config:
+    """Read a configuration; raises ConfigError."""
+    return as_dev(load(path)) if dev else load(path)
 
 
 def as_dev(config: Config) -> Config:

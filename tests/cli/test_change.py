@@ -127,6 +127,14 @@ def test_all(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str
     assert shell("resume", org, "--all", "--force").stdout.count("Resumed") == 3
 
 
+def test_all_are_told_before_any_is_waited_for(shell: Shell, org: str, valkey: Valkey) -> None:
+    """An agent that does not answer does not keep the others from being killed at once."""
+    silent = (Addressee("s1", "k1", "a"), Addressee("s2", "k2", "b"))
+    with agents(valkey, org, lambda message_id, session_id: None, *silent):
+        lines = shell.json("kill", org, "--all", "--wait", "0.3", status=1)
+    assert [line["type"] for line in lines] == ["change", "change", "summary", "summary"]
+
+
 def test_every_agent_confirms(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]) -> None:
     """Receipts are shown one by one and summed up; agents of other workflows are not asked."""
     everybody = (Addressee("s1", "k1", "wf"), Addressee("s2", "k2", None), Addressee("s3", "k3", "other"))
