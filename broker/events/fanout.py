@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import trio
 
-from broker.events.hub import Channel, Hub, Subscriber, WriteBudget
+from broker.events.hub import Channel, Hub
+from broker.events.pace import Pace
 from broker.observe.counters import Counters
 from broker.observe.log import get_logger
 from broker.observe.repeated import Repeated
 from broker.wire.doorbell import Doorbell
+from broker.wire.turn import Turn
 from protocol.codec import encode
 from protocol.errors import ProtocolError
 from protocol.events import ResyncRequired, check_event
@@ -18,8 +20,11 @@ from protocol.frames import text_frame
 JOIN_BYTES = 262144
 """Frames of one channel are joined up to this size; larger publications go by themselves."""
 
-SLICE = 32
-"""Subscribers written to between two looks at the clock."""
+SLICE = 64
+"""Subscribers written to between two looks at the clock, if what they get is small."""
+
+SLICE_BYTES = 1 << 20
+"""What is written between two looks at the clock otherwise."""
 
 
 class FanOut:
@@ -29,6 +34,7 @@ class FanOut:
         self._hub = hub
         self._counters = counters
         self._broken = Doorbell()
+        self._pace = Pace(time.perf_counter())
         self.max_publication_bytes = max_publication_bytes
         self._complaints = Repeated(get_logger(part="events"))
 
@@ -47,7 +53,8 @@ class FanOut:
                     by_channel[push[1]] = [push[2]]
                 else:
                     payloads.append(push[2])
-        budget = WriteBudget(time.perf_counter)
+        turn = Turn()
+        frames_out = writes = 0
         for name, payloads in by_channel.items():
             channel = self._hub.channels.get(name)
             if channel is None:
@@ -56,8 +63,15 @@ class FanOut:
             if frames:
                 self._counters.publications += len(frames)
                 for data, count in joined(frames):
-                    await self._deliver(channel, data, count, budget)
+                    await self._deliver(channel, data, count, turn)
+                    writes += 1
+                frames_out += len(frames)
                 self._counters.delivery_latency.observe(time.perf_counter() - began, len(frames))
+        if writes:
+            now = time.perf_counter()
+            rest = self._pace.rest_after(now - began, now, frames_out / writes)
+            if rest:
+                await trio.sleep(rest)
 
     def note_break(self) -> None:
         """Note that the link was broken and is back: `run` tells the subscribers."""
@@ -72,9 +86,9 @@ class FanOut:
 
     async def _announce_break(self, reason: str) -> None:
         """Tell every subscriber of every channel that publications may have been missed."""
-        budget = WriteBudget(time.perf_counter)
+        turn = Turn()
         for channel in list(self._hub.channels.values()):
-            await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, reason))), 1, budget)
+            await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, reason))), 1, turn)
 
     def _frames(self, channel: str, payloads: list[bytes]) -> list[bytes]:
         frames = []
@@ -94,42 +108,22 @@ class FanOut:
                 )
         return frames
 
-    async def _deliver(self, channel: Channel, data: bytes, count: int, budget: WriteBudget) -> None:
+    async def _deliver(self, channel: Channel, data: bytes, count: int, turn: Turn) -> None:
         """Write to those who are subscribed now; who leaves during a pause gets nothing more."""
-        waiting = list(channel.subscribers.values())
+        roster, at, delivered = channel.roster(), 0, 0
         channel.frames += count
         channel.bytes += len(data)
-        delivered, departures = 0, channel.departures
-        for start in range(0, len(waiting), SLICE):
-            slice_ = waiting[start : start + SLICE]
-            if channel.departures != departures:
-                present = set(channel.subscribers.values())
-                slice_ = [subscriber for subscriber in slice_ if subscriber in present]
-            delivered += write_to_all(slice_, data)
-            budget.spend(len(slice_))
-            await budget.pause_if_spent()
+        step = max(1, min(SLICE, SLICE_BYTES // len(data)))
+        while at < len(roster.subscribers):
+            if turn.is_over(0):
+                await turn.end()
+                if not roster.is_current(channel.version):
+                    roster, at = channel.remaining(roster, at), 0
+            delivered += roster.write(at, at + step, data)
+            turn.spend(step)
+            at += step
         self._counters.deliveries += delivered * count
         self._counters.delivery_bytes += delivered * len(data)
-
-
-def write_to_all(subscribers: list[Subscriber], data: bytes) -> int:
-    """Write the same bytes to each, and return how many took them: the innermost loop of the broker.
-
-    Per subscriber it touches the list, the outbox's first cache line and the socket: with thousands of idle clients it
-    is the waiting for memory that costs, next to the system call itself.
-    """
-    size = len(data)
-    delivered = 0
-    for subscriber in subscribers:
-        try:
-            taken = subscriber.write(data)
-        except BlockingIOError:
-            taken = 0
-        except OSError:
-            taken = -1
-        if taken == size or subscriber.rest(data, taken):
-            delivered += 1
-    return delivered
 
 
 def joined(frames: list[bytes]) -> list[tuple[bytes, int]]:

@@ -1,25 +1,11 @@
 """Who is subscribed to what: channels, their subscribers, and the subscription at Redis that they share."""
 
-from collections.abc import Callable
-from typing import Protocol
-
 import attrs
-import trio
 
+from broker.events.roster import Roster, Subscriber
 from broker.link.confirmation import Confirmation
 from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
-
-
-class Subscriber(Protocol):
-    """Something that takes a channel's frames: a connection's outbox, or a catch-up that holds them back."""
-
-    @property
-    def write(self) -> Callable[[bytes], int]:
-        """Take joined frames at once and return how many bytes were taken; may raise OSError."""
-
-    def rest(self, data: bytes, taken: int) -> bool:
-        """Deal with what `write` has left, see `Outbox.rest`; returns whether `data` is going to arrive."""
 
 
 @attrs.define(eq=False)
@@ -32,7 +18,7 @@ class Channel:
         confirmation: Redis's word that it was heard.
         subscribers: session id -> where its frames go.
         frames, bytes: all that was delivered to each of those who were there all the time.
-        departures: how many subscribers have left, so that a fan-out that paused knows whether to look again.
+        version: rises whenever somebody joins or leaves.
     """
 
     name: str
@@ -41,7 +27,33 @@ class Channel:
     subscribers: dict[str, Subscriber] = attrs.field(factory=dict)
     frames: int = 0
     bytes: int = 0
-    departures: int = 0
+    version: int = 0
+    _roster: Roster | None = None
+
+    def join(self, session_id: str, subscriber: Subscriber) -> None:
+        """Deliver to `subscriber` from now on, in place of whatever the session had here."""
+        self.subscribers[session_id] = subscriber
+        self.version += 1
+
+    def leave(self, session_id: str) -> None:
+        """Deliver nothing more to a session; a fan-out that has paused skips it."""
+        self.subscribers.pop(session_id, None)
+        self.version += 1
+
+    def roster(self) -> Roster:
+        """Return who is here now; the same list is used for as long as nothing changes."""
+        roster = self._roster
+        if roster is None or not roster.is_current(self.version):
+            roster = self._roster = Roster(self.subscribers.values(), self.version)
+        return roster
+
+    def remaining(self, roster: Roster, done: int) -> Roster:
+        """Return those of `roster` from place `done` on who are still here, as they take their frames now."""
+        rest = roster.subscribers[done:]
+        if roster.version != self.version:
+            present = set(self.subscribers.values())
+            rest = [subscriber for subscriber in rest if subscriber in present]
+        return Roster(rest, self.version)
 
 
 class Hub:
@@ -67,8 +79,7 @@ class Hub:
 
     def release(self, channel: Channel, session_id: str) -> None:
         """Give a channel up for one session; the last one ends the subscription at Redis."""
-        channel.subscribers.pop(session_id, None)
-        channel.departures += 1
+        channel.leave(session_id)
         channel.holders -= 1
         if channel.holders == 0:
             redis_name = self.redis_name(channel.name)
@@ -80,33 +91,3 @@ class Hub:
     def subscriptions(self) -> int:
         """How many (session, channel) pairs there are; for status pages, it walks all channels."""
         return sum(len(channel.subscribers) for channel in self.channels.values())
-
-
-class WriteBudget:
-    """Keeps a fan-out from holding the loop: a checkpoint after `WRITES` writes or `SECONDS` seconds.
-
-    A long fan-out is cut into slices; between them every other task has its turn, control work included.
-    """
-
-    WRITES = 256
-    SECONDS = 0.002
-
-    __slots__ = ("_clock", "_left", "_until")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._left = self.WRITES
-        self._until = clock() + self.SECONDS
-
-    async def pause_if_spent(self) -> bool:
-        """Let others run when the budget is spent; returns whether they did."""
-        if self._left > 0 and self._clock() < self._until:
-            return False
-        await trio.lowlevel.checkpoint()
-        self._left = self.WRITES
-        self._until = self._clock() + self.SECONDS
-        return True
-
-    def spend(self, writes: int) -> None:
-        """Note writes that were made."""
-        self._left -= writes

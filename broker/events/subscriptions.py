@@ -119,7 +119,7 @@ class Subscriptions:
     async def _recover(self, channel: Channel, since: str) -> None:
         """Send what was missed after `since`, then go live, without a gap or a double at the seam."""
         catch_up = CatchUp(self._peer.outbox.limit)
-        channel.subscribers[self._peer.id] = catch_up
+        channel.join(self._peer.id, catch_up)
         try:
             recovered, missed = await self._services.history(channel.name, since)
         except redis.exceptions.RedisError:
@@ -135,7 +135,7 @@ class Subscriptions:
             self._peer.close_soon(CloseCode.OVERLOADED, "too much came during the recovery")
 
     def _go_live(self, channel: Channel) -> None:
-        channel.subscribers[self._peer.id] = self._peer.outbox
+        channel.join(self._peer.id, self._peer.outbox)
         self._accounts.setdefault(channel.name, (channel.frames, channel.bytes))
 
     def _release(self, channel: Channel) -> None:

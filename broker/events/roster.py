@@ -1,0 +1,70 @@
+"""The subscribers of one channel as a fan-out sees them: everything that it touches, side by side in memory."""
+
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from operator import attrgetter, call
+from typing import Protocol
+
+from broker.wire.outbox import SWITCHES
+
+Write = Callable[[bytes], int]
+
+
+class Subscriber(Protocol):
+    """Something that takes a channel's frames: a connection's outbox, or a catch-up that holds them back."""
+
+    @property
+    def write(self) -> Write:
+        """Take joined frames at once and return how many bytes were taken; may raise OSError."""
+
+    def rest(self, data: bytes, taken: int) -> bool:
+        """Deal with what `write` has left, see `Outbox.rest`; returns whether `data` is going to arrive."""
+
+
+class Roster:
+    """Subscribers and, for each, its `write` as it is now.
+
+    Good for as long as nobody's `write` is exchanged: `is_current` must be asked after every pause. With thousands of
+    idle clients a fan-out waits for memory more than for anything but the system calls; a list of the sockets' own
+    methods saves it the way through each outbox.
+
+    Args:
+        subscribers: who is to be written to, in this order.
+        version: of the channel's membership, see `Channel.version`.
+    """
+
+    __slots__ = ("_switches", "_writes", "subscribers", "version")
+
+    def __init__(self, subscribers: Iterable[Subscriber], version: int) -> None:
+        self.subscribers = list(subscribers)
+        self.version = version
+        self._writes: list[Write] = list(map(_write_of, self.subscribers))
+        self._switches = SWITCHES.count
+
+    def is_current(self, version: int) -> bool:
+        """Tell whether it still says who is there and how to write to them."""
+        return self.version == version and self._switches == SWITCHES.count
+
+    def write(self, start: int, stop: int, data: bytes) -> int:
+        """Write the same bytes to those between two places, and return how many took them.
+
+        This is the innermost loop of the broker, and runs without the interpreter for as long as the kernel takes all.
+        """
+        taken: list[int] = []
+        writes = iter(self._writes[start:stop])
+        while True:
+            try:
+                taken.extend(map(call, writes, repeat(data)))
+                break
+            except BlockingIOError:
+                taken.append(0)
+            except OSError:
+                taken.append(-1)
+        size = len(data)
+        if taken.count(size) == len(taken):
+            return len(taken)
+        told = zip(self.subscribers[start:stop], taken, strict=True)
+        return sum(count == size or subscriber.rest(data, count) for subscriber, count in told)
+
+
+_write_of: Callable[[Subscriber], Write] = attrgetter("write")
