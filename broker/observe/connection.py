@@ -13,10 +13,12 @@ class Ended(Protocol):
     closed_by: str
 
     @property
-    def peak_bytes(self) -> int: ...
+    def peak_bytes(self) -> int:
+        """The most that was ever pending."""
 
     @property
-    def sent(self) -> tuple[int, int]: ...
+    def sent(self) -> tuple[int, int]:
+        """Frames and bytes."""
 
 
 def log_open(log: Any, kind: str, **fields: object) -> None:
