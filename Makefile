@@ -38,8 +38,8 @@ clean: ## Remove everything that was made here
 	rm -rf .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.runtime: pyproject.toml scripts/make-venv
-	@scripts/make-venv $(VENV)
+$(VENV)/.runtime: pyproject.toml .ci/make-venv
+	@.ci/make-venv $(VENV)
 	@echo "Installing Signalbox into $(VENV) ..."
 	@$(PIP) --editable .
 	@touch $@
