@@ -11,7 +11,7 @@ from broker.cli.revoke import kill_first, live_agents, warn_of
 from broker.cli.target import Target, actor, json_option, target_options
 from broker.cli.types import Duration, Glob, Id
 from broker.store.errors import StoreError
-from broker.store.key_record import KeyRecord, SignatureRule
+from broker.store.key_record import KeyRecord, SignatureRule, shown_of
 from broker.store.keys import NewKey, add_key, find_key, list_keys, revoke_key, rotate_key
 from protocol.channels import grant_for
 
@@ -107,7 +107,7 @@ def list_(target: Target, org: str | None, as_json: bool) -> None:
     now = time.time()
     if as_json:
         for record in records:
-            print_json(_record_json(record, now))
+            print_json(shown_of(record, now))
     elif records:
         head = ("KEY", "ORGANIZATION", "WORKFLOW", "CHANNELS", "STATUS", "EXPIRES", "VERSION", "NAME")
         print_table(head, [_row(record, now) for record in records])
@@ -132,21 +132,6 @@ def _row(record: KeyRecord, now: float) -> tuple[str, ...]:
     )
 
 
-def _record_json(record: KeyRecord, now: float) -> dict[str, Any]:
-    return {
-        "key_id": record.key_id,
-        "organization_id": record.organization_id,
-        "workflow_id": record.workflow_id,
-        "channels": list(record.channels),
-        "status": _status(record, now),
-        "expires_at": record.expires_at,
-        "version": record.version,
-        "name": record.name,
-        "signature": record.signature,
-        "created_at": record.created_at,
-    }
-
-
 @keys.command()
 @click.argument("key_id", type=Id("the key id"))
 @click.option("--kill", is_flag=True, help="Kill its workflow first, and revoke once its agents have confirmed.")
@@ -168,7 +153,7 @@ def revoke(target: Target, key_id: str, kill: bool, as_json: bool) -> None:
     except StoreError as error:
         raise Failure(_sentence(error)) from None
     if as_json:
-        print_json({"type": "revoked", **_record_json(after, time.time()), "agents": len(agents)})
+        print_json({"type": "revoked", **shown_of(after, time.time()), "agents": len(agents)})
     else:
         click.echo(f"Revoked {key_id}: {counted(len(agents), 'connected agent')} cut off.")
 
@@ -189,7 +174,7 @@ def rotate(target: Target, key_id: str, now: bool, as_json: bool) -> None:
     except StoreError as error:
         raise Failure(_sentence(error)) from None
     if as_json:
-        print_json({**_record_json(record, time.time()), "secret_key": record.secret_key})
+        print_json({**shown_of(record, time.time()), "secret_key": record.secret_key})
     else:
         click.echo(f"{'key id':<14}{record.key_id}\n{'version':<14}{record.version}\n{'secret':<14}{record.secret_key}")
     hint("The old secret verifies no more." if now else f"The old secret verifies for another {overlap:g} s.")

@@ -7,12 +7,13 @@ from protocol.codes import ErrorCode
 __all__ = ["bearer_token"]
 
 
-def bearer_token(request: Request, what: str = "api_key") -> str | None:
+def bearer_token(request: Request, what: str = "api_key", code: str = ErrorCode.API_KEY_MISSING) -> str | None:
     """Return the token of `Authorization: Bearer`, None when there is no such header.
 
     Args:
         request: whose headers are looked at.
         what: what the token is, for the message.
+        code: of the refusal.
 
     Raises:
         Refused: 400 for a header that is not ASCII, 401 for another scheme.
@@ -23,5 +24,5 @@ def bearer_token(request: Request, what: str = "api_key") -> str | None:
     scheme, _, token = value.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
-        raise refusal(401, ErrorCode.API_KEY_MISSING, f"Authorization must be: Bearer <{what}>")
+        raise refusal(401, code, f"Authorization must be: Bearer <{what}>")
     return token

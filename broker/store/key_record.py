@@ -66,6 +66,22 @@ def hash_of(api_key: str) -> str:
     return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def shown_of(record: KeyRecord, now: float) -> dict[str, object]:
+    """What may be shown of a key, in JSON's terms: neither its secrets nor its hash. ``now`` is unix seconds."""
+    return {
+        "key_id": record.key_id,
+        "organization_id": record.organization_id,
+        "workflow_id": record.workflow_id,
+        "channels": list(record.channels),
+        "status": record.refusal(now) or "active",
+        "expires_at": record.expires_at,
+        "version": record.version,
+        "name": record.name,
+        "signature": record.signature,
+        "created_at": record.created_at,
+    }
+
+
 def encode_key(record: KeyRecord, sealer: Sealer) -> tuple[str, ...]:
     """The record as fields and values of a Redis hash; what is None or empty is left out."""
     values = {
