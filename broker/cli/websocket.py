@@ -22,6 +22,36 @@ Headers = list[tuple[bytes, bytes]]
 Session = Callable[[WebSocketConnection], Awaitable[None]]
 
 
+class _Watched(trio.abc.Stream):
+    """Passes a stream on, and calls `on_end` when the other side ends it.
+
+    trio-websocket does not notice when a server goes in the middle of the opening handshake.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.on_end: Callable[[], None] = lambda: None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self.on_end()
+            raise
+        if not data:
+            self.on_end()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 async def stay_connected(url: str, headers: Callable[[], Headers], session: Session, printer: Printer) -> None:
     """Keep a connection, as the web client does: again after 1, 2, 4 … 30 s, unless the broker says not to."""
     delay, opened_before = _BACKOFF[0], False
@@ -62,11 +92,13 @@ async def _session(url: str, stream: Stream, headers: Headers, session: Session)
     """Run one session to its end, and return why it ended, or what kept it from beginning or going on."""
     parts = urlsplit(url)
     ended: str | Exception = ""
+    watched = _Watched(stream)
     try:
         async with trio.open_nursery() as nursery:
-            with trio.fail_after(_CONNECT_TIMEOUT):
+            with trio.fail_after(_CONNECT_TIMEOUT) as opening:
+                watched.on_end = opening.cancel
                 websocket = await wrap_client_stream(
-                    nursery, stream, parts.netloc, parts.path, extra_headers=headers, max_message_size=_MAX_MESSAGE
+                    nursery, watched, parts.netloc, parts.path, extra_headers=headers, max_message_size=_MAX_MESSAGE
                 )
             try:
                 async with websocket:
