@@ -36,6 +36,20 @@ def broker(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert not [record for record in running.log() if record["level"] in ("critical", "error")]
 
 
+@pytest.fixture(scope="session")
+def second(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Return another broker on that store, which asks browsers for a sign of life all the time."""
+    installation = Installation.write(
+        tmp_path_factory.mktemp("second"),
+        redis={"url": store.url},
+        events={"ping_interval": 0.2, "pong_timeout": 0.4},
+    )
+    with installation.serve() as running:
+        yield running
+        assert running.program.stop() == 0
+        assert not [record for record in running.log() if record["level"] in ("critical", "error")]
+
+
 @pytest.fixture
 def org() -> str:
     """Return the name of an organization that no other test uses."""
