@@ -49,8 +49,8 @@ class ErrorCode(StrEnum):
     API_KEY_MISMATCH = "api_key_mismatch"
     WRONG_ORGANIZATION = "wrong_organization"
     OPERATOR_API_OFF = "operator_api_off"
-    TOKEN_MISSING = "token_missing"
-    TOKEN_WRONG = "token_wrong"
+    TOKEN_MISSING = "token_missing"  # noqa: S105  the name of a fault
+    TOKEN_WRONG = "token_wrong"  # noqa: S105  another
     BAD_REQUEST = "bad_request"
     BAD_UPGRADE = "bad_upgrade"
     UPGRADE_REQUIRED = "upgrade_required"

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
+from broker import __version__
+from broker.admin import AdminListener, AdminServices, Crowd
 from broker.config import Config
 from broker.control.plane import ControlPlane, build_control
 from broker.control.rest import ControlRest
@@ -16,6 +18,7 @@ from broker.daemon.links import Links
 from broker.daemon.readiness import ReadinessProbe
 from broker.door.door import Door
 from broker.door.services import DoorServices
+from broker.door.state import Kind
 from broker.events.fanout import FanOut
 from broker.events.hub import Hub
 from broker.events.services import EventServices
@@ -40,7 +43,7 @@ class Broker:
     Attributes:
         id: names this process at Redis, in receipts and presence; new at every start.
         workers: what must run before the door opens, each for `nursery.start`.
-        public: what listens to clients.
+        admin: what listens to operators.
     """
 
     id: str
@@ -54,11 +57,12 @@ class Broker:
     fan_out: FanOut
     readiness: ReadinessProbe
     door: Door
+    admin: AdminListener
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
-        return self.control.run, self.fan_out.run
+        return self.admin.run, self.control.run, self.fan_out.run
 
     async def settle(self) -> None:
         """Write down what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`."""
@@ -121,7 +125,27 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
         ),
         load_tls(config),
     )
-    return Broker(broker_id, config, counters, links, layout, keys, control, hub, fan_out, readiness, door)
+    admin = AdminListener(
+        AdminServices(
+            config=config,
+            broker_id=broker_id,
+            version=__version__,
+            started_at=time.time(),
+            layout=layout,
+            call=call,
+            counters=counters,
+            ready=readiness.check,
+            crowd=lambda: Crowd(
+                {kind.value: door.peers(kind) for kind in Kind}, door.state.gate.inside, door.state.slots.waiting
+            ),
+            links=links.all,
+            rooms=control.services.rooms,
+            hub=hub,
+            clock=time.time,
+            log=get_logger(part="admin"),
+        )
+    )
+    return Broker(broker_id, config, counters, links, layout, keys, control, hub, fan_out, readiness, door, admin)
 
 
 def load_tls(config: Config) -> ssl.SSLContext | None:

@@ -1,0 +1,119 @@
+"""The admin listener: its socket and its connections."""
+
+import os
+import socket
+from functools import partial
+
+import attrs
+import trio
+
+from broker.admin.lag import LoopLag
+from broker.admin.reception import Reception
+from broker.admin.services import AdminServices
+from broker.config import Config
+from broker.http import ConnectionOver, Conversation, HttpBounds, describe_listener, listen
+from broker.http.acceptor import accept_forever
+from broker.http.gate import Entry, Gate
+from broker.observe import Counters, Repeated
+from broker.wire.plain import PlainWire, WireBroken
+
+__all__ = ["AdminListener"]
+
+MAX_CONNECTIONS = 64
+IDLE_SECONDS = 75.0
+"""Longer than scrapers wait between two scrapes, so that they keep their connection."""
+
+RETRY_SECONDS = 5.0
+"""Between two tries to listen on an address that is taken."""
+
+SOCKET_MODE = 0o660
+BODY_SPARE = 4096
+"""Bytes that a request to publish may be longer than what it publishes."""
+
+
+class AdminListener:
+    """Listens on `admin.bind`, if that is set.
+
+    Args:
+        services: what it shows and changes.
+
+    Attributes:
+        address: where it listens, for the log and for tests; "" while it does not.
+    """
+
+    def __init__(self, services: AdminServices) -> None:
+        self._services = services
+        self._say = Repeated(services.log)
+        self._traffic = Counters()  # of this listener, apart from that of the public port
+        self._gate = Gate(MAX_CONNECTIONS)
+        self._lag = LoopLag()
+        self._reception = Reception(services, self._lag, self._traffic)
+        self.address = ""
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by this configuration from now on; another `admin.bind` wants a restart."""
+        self._services.config = config
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; started after the first try to listen.
+
+        A broker does not fail for want of its metrics, as agents that lose it do not come back: an address that is
+        taken is complained about, and tried again.
+        """
+        async with trio.open_nursery() as parts:
+            parts.start_soon(self._lag.run)
+            if self._services.config.admin.bind:
+                await parts.start(self._serve)
+            task_status.started()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        listener = self._listen()
+        task_status.started()
+        while listener is None:
+            await trio.sleep(RETRY_SECONDS)
+            listener = self._listen()
+        with listener:
+            async with trio.open_nursery() as connections:
+                take = partial(self._take, connections)
+                await accept_forever(listener, self._gate, take, self._traffic, self._say)
+
+    def _listen(self) -> socket.socket | None:
+        bind, log = self._services.config.admin.bind, self._services.log
+        try:
+            listener = listen(bind, SOCKET_MODE)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            self._say.error("listen", "the admin listener cannot open: trying again", on=bind, error=why)
+            return None
+        self.address = describe_listener(listener)
+        log.info("admin listening", on=self.address, operator_api=self._reception.is_open)
+        return listener
+
+    def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
+        connections.start_soon(self._converse, raw, self._gate.enter())
+
+    async def _converse(self, raw: socket.socket, entry: Entry) -> None:
+        """Answer the requests of one connection; nothing that it does or meets gets any further than this."""
+        wire: PlainWire | None = None
+        try:
+            wire = PlainWire(raw)
+            bounds = self._bounds()
+            conversation = Conversation(wire, bounds)
+            deadline = trio.current_time() + bounds.handshake_timeout
+            while await conversation.answer(await self._reception.answer(conversation, deadline, wire.remote)):
+                pass
+            await conversation.linger()
+        except (WireBroken, ConnectionOver):
+            pass
+        except Exception:
+            self._services.log.exception("an admin connection ended with an error of ours")
+        finally:
+            entry.leave()
+            if wire is not None:
+                wire.close()
+            raw.close()
+
+    def _bounds(self) -> HttpBounds:
+        config = self._services.config
+        body = max(config.limits.max_body_bytes, config.limits.max_publication_bytes + BODY_SPARE)
+        return attrs.evolve(HttpBounds.of(config), max_body_bytes=body, idle_timeout=IDLE_SECONDS)
