@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow lint types check format clean
+.PHONY: help run test test-slow lint types check format clean systemd-test
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/.runtime ## Start a broker to try things out, with an embedded store and a ready key
 	@$(BIN)/signalbox serve --dev
@@ -18,6 +18,9 @@ test: $(VENV)/.development ## Run all tests, with branch coverage
 
 test-slow: $(VENV)/.development ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
+	@tests/systemd/run $(ARGS)
 
 lint: $(VENV)/.development ## Look for mistakes and for imports against the layers
 	@$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Control sessions that outlive their process."""
