@@ -51,6 +51,7 @@ class ErrorCode(StrEnum):
     OPERATOR_API_OFF = "operator_api_off"
     TOKEN_MISSING = "token_missing"  # noqa: S105  the name of a fault
     TOKEN_WRONG = "token_wrong"  # noqa: S105  another
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     BAD_REQUEST = "bad_request"
     BAD_UPGRADE = "bad_upgrade"
     UPGRADE_REQUIRED = "upgrade_required"

@@ -23,7 +23,7 @@ from broker.events.fanout import FanOut
 from broker.events.hub import Hub
 from broker.events.services import EventServices
 from broker.events.session import run_event_session
-from broker.keys import KeyCache
+from broker.keys import KeyCache, Tickets
 from broker.observe import Counters, get_logger
 from broker.store.drive import run
 from broker.store.history import history_since
@@ -115,6 +115,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
         DoorServices(
             config=config,
             keys=keys,
+            tickets=Tickets(layout, call, keys),
             counters=counters,
             ready=readiness.check,
             event_session=serve_events,

@@ -5,44 +5,68 @@ import socket
 import trio
 
 from broker.door.address import ClientAddress
+from broker.door.arrival import Arrival, LineFull
+from broker.door.proxy_header import BadProxyHeader, read_proxy_header
 from broker.door.respond import respond
 from broker.door.routes import find_route
 from broker.door.sockets import Admitted, TurnedAway, admit_socket, serve_socket
 from broker.door.state import DoorState
 from broker.http.answer import Refused
 from broker.http.conversation import ConnectionOver, Conversation
-from broker.http.gate import Entry
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.tls import TlsWire
 
 __all__ = ["serve_connection"]
 
 
-async def serve_connection(raw: socket.socket, entry: Entry, state: DoorState) -> None:
+async def serve_connection(raw: socket.socket, arrival: Arrival, state: DoorState) -> None:
     """Serve one connection until it is over; nothing that it does or meets gets any further than this.
 
     Args:
         raw: accepted; closed at the end.
-        entry: its stay inside the gate, left when it becomes a session or ends.
+        arrival: its way through the gate, left when it becomes a session or ends.
         state: what the connections share.
     """
     wire: PlainWire | None = None
     try:
+        wire = PlainWire(raw)
+        peer = await _located(wire, arrival, state)
         deadline = trio.current_time() + state.bounds.handshake_timeout
-        wire = await _secured(PlainWire(raw), state, deadline)
-        address = ClientAddress.of(wire.remote)
-        admitted = await _converse(wire, address, state, deadline)
+        wire = await _secured(wire, state, deadline)
+        admitted = await _converse(wire, peer, arrival, state, deadline)
         if admitted is not None:
-            await serve_socket(admitted, wire, address, entry, state)
+            upgrade, address = admitted
+            await serve_socket(upgrade, wire, address, arrival, state)
     except Exception as error:
         if not _went_away(error):
             state.services.counters.crashed += 1
             state.services.log.exception("a connection ended with an error of ours", remote=wire and wire.remote)
     finally:
-        entry.leave()
+        arrival.leave()
         if wire is not None:
             wire.close()
         raw.close()
+
+
+async def _located(wire: PlainWire, arrival: Arrival, state: DoorState) -> ClientAddress:
+    """Return where a connection is from, once it is its address's turn."""
+    seconds = state.bounds.handshake_timeout
+    if state.proxies.announces(wire.remote):
+        try:
+            with trio.fail_after(seconds):
+                wire.remote = await read_proxy_header(wire) or wire.remote
+        except (BadProxyHeader, trio.TooSlowError) as error:
+            state.services.counters.refused["proxy_header"] += 1
+            state.say.warning("proxy", "a trusted proxy sends no PROXY header", remote=wire.remote, why=str(error))
+            raise ConnectionOver("no PROXY header") from None
+    address = state.proxies.peer(wire.remote)
+    try:
+        await arrival.line_up(address.counted, seconds)
+    except LineFull:
+        state.services.counters.refused["too_many_handshakes"] += 1
+        state.say.warning("line", "too many connections of one address are in their handshake", address=address.host)
+        raise ConnectionOver("too many handshakes") from None
+    return address
 
 
 async def _secured(wire: PlainWire, state: DoorState, deadline: float) -> PlainWire:
@@ -62,29 +86,31 @@ async def _secured(wire: PlainWire, state: DoorState, deadline: float) -> PlainW
 
 
 async def _converse(
-    wire: PlainWire, address: ClientAddress, state: DoorState, deadline: float
-) -> Admitted | TurnedAway | None:
-    """Answer requests until the connection ends, or until one is to become a WebSocket, which is returned.
+    wire: PlainWire, peer: ClientAddress, arrival: Arrival, state: DoorState, deadline: float
+) -> tuple[Admitted | TurnedAway, ClientAddress] | None:
+    """Answer requests until the connection ends, or until one is to become a WebSocket: then how, and whose it is.
 
     What HTTP needed is given back to memory here, before a session of hours begins.
     """
     conversation = Conversation(wire, state.bounds)
     state.conversations.add(conversation)
+    address = peer
     try:
         while True:
             try:
                 request = await conversation.next_request(deadline)
+                address = state.proxies.client(peer, request)
                 match = find_route(request)
                 if match.is_socket:
                     admitted = await admit_socket(request, match, address, state)
                     conversation.hand_over()
-                    return admitted
-                answer = await respond(request, match, conversation, state)
+                    return admitted, address
+                answer = await respond(request, match, address, conversation, state)
             except Refused as refused:
                 answer = refused.answer
                 state.services.counters.refused[answer.code] += 1
                 state.services.log.debug("request refused", status=answer.status, code=answer.code, remote=address.text)
-            if not await conversation.answer(answer, keep=state.keeps_alive):
+            if not await conversation.answer(answer, keep=state.keeps_alive and not arrival.is_crowded):
                 break
     finally:
         state.conversations.discard(conversation)

@@ -9,9 +9,10 @@ from typing import Any
 
 import trio
 
+from broker.door.address import ClientAddress
 from broker.door.credentials import presented_key
-from broker.door.services import DoorServices
-from broker.door.slots import Full, Slot, Slots
+from broker.door.slots import Full, Slot
+from broker.door.state import DoorState
 from broker.http.answer import Refused, refusal
 from broker.http.request import Request
 from broker.keys.admission import Admission, Refusal, admit
@@ -22,7 +23,7 @@ from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
-__all__ = ["admit_control", "identify", "watch_transmission"]
+__all__ = ["admit_control", "identify", "unavailable", "watch_transmission"]
 
 RETRY_PAUSE = 0.25
 """Seconds between two look-ups of a key while the store is away."""
@@ -33,8 +34,8 @@ UNACKNOWLEDGED = 30_000
 
 async def identify(
     request: Request,
-    services: DoorServices,
-    say: Repeated,
+    address: ClientAddress,
+    state: DoorState,
     body: bytes = b"",
     *,
     named: str | None = None,
@@ -44,17 +45,19 @@ async def identify(
 
     Args:
         request: with X-API-Key or Authorization, and X-Signature with X-Signature-Timestamp.
-        services: the key cache, the setting and the clock.
-        say: where refusals are logged, each key's at most once in a while.
+        address: of the client; one that keeps being wrong is answered late, then not at all.
+        state: the key cache, the setting and the clock, and where refusals are logged.
         body: what the signature covers.
         named: the key that the body names; the headers need not name one then, but may not name another.
         upgrade: True for the upgrade of a control socket, for which a signature may be required.
 
     Raises:
-        Refused: 401; 400 for malformed headers.
+        Refused: 401; 400 for malformed headers; 429 for an address that has been wrong too often.
         KeysUnavailable: the store cannot be asked now.
     """
     api_key = presented_key(request, named)
+    state.guard.check(address, api_key)
+    services = state.services
     record = await services.keys.lookup(api_key)
     control = services.config.control
     verdict = admit(
@@ -68,13 +71,14 @@ async def identify(
         body=body,
     )
     if isinstance(verdict, Refusal):
-        _log_refusal(say, request, record, verdict)
+        _log_refusal(state.say, request, record, verdict)
+        await state.guard.note_failure(address)
         raise refusal(verdict.status, verdict.code, verdict.message)
     return api_key, verdict
 
 
 async def admit_control(
-    request: Request, org_id: str, services: DoorServices, slots: Slots, say: Repeated
+    request: Request, org_id: str, address: ClientAddress, state: DoorState
 ) -> tuple[str, Admission, Slot]:
     """Decide about a control upgrade; returns the API key, what it admits to, and the place to be given back.
 
@@ -85,14 +89,16 @@ async def admit_control(
         check_id(org_id, "org_id")
     except ProtocolError as error:
         raise refusal(404, ErrorCode.NOT_FOUND, error.message) from None
-    deadline = trio.current_time() + services.config.control.upgrade_hold
-    api_key, admission = await _identify_patiently(request, services, say, deadline)
+    deadline = trio.current_time() + state.services.config.control.upgrade_hold
+    api_key, admission = await _identify_patiently(request, address, state, deadline)
     record = admission.record
     if record.organization_id != org_id:
-        say.warning(f"org:{record.key_id}", "refused: the key belongs to another organization", key_id=record.key_id)
+        state.say.warning(
+            f"org:{record.key_id}", "refused: the key belongs to another organization", key_id=record.key_id
+        )
         raise refusal(403, ErrorCode.WRONG_ORGANIZATION, "this API key belongs to another organization")
     try:
-        slot = await slots.take_within(record.key_id, deadline - trio.current_time())
+        slot = await state.slots.take_within(record.key_id, deadline - trio.current_time(), address.counted)
     except Full as full:
         raise full.refused() from None
     return api_key, admission, slot
@@ -105,15 +111,24 @@ def watch_transmission(raw: socket.socket) -> None:
 
 
 async def _identify_patiently(
-    request: Request, services: DoorServices, say: Repeated, deadline: float
+    request: Request, address: ClientAddress, state: DoorState, deadline: float
 ) -> tuple[str, Admission]:
+    await _await_the_guard(request, address, state, deadline)
     with trio.move_on_at(deadline):
         while True:
             try:
-                return await identify(request, services, say, upgrade=True)
+                return await identify(request, address, state, upgrade=True)
             except KeysUnavailable:
                 await trio.sleep(RETRY_PAUSE)
     raise unavailable()
+
+
+async def _await_the_guard(request: Request, address: ClientAddress, state: DoorState, deadline: float) -> None:
+    """Wait until the guard looks at this address again, if that is soon enough; otherwise `identify` refuses it."""
+    api_key = presented_key(request)
+    seconds = state.guard.wait(address, api_key)
+    if seconds <= deadline - trio.current_time():
+        await trio.sleep(seconds)
 
 
 def unavailable() -> Refused:

@@ -7,6 +7,7 @@ from functools import partial
 
 import trio
 
+from broker.door.arrival import Arrival
 from broker.door.connection import serve_connection
 from broker.door.services import DoorServices
 from broker.door.state import DoorState, Kind
@@ -87,4 +88,5 @@ class Door:
         await accept_forever(listener, state.gate, take, state.services.counters, state.say)
 
     def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
-        connections.start_soon(serve_connection, raw, self.state.gate.enter(), self.state)
+        arrival = Arrival(self.state.line, self.state.gate.enter())
+        connections.start_soon(serve_connection, raw, arrival, self.state)

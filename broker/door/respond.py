@@ -6,6 +6,7 @@ import orjson
 import trio
 from redis.exceptions import RedisError
 
+from broker.door.address import ClientAddress
 from broker.door.control_door import identify, unavailable
 from broker.door.health import Readiness, live_answer, ready_answer
 from broker.door.routes import Match, Target
@@ -14,6 +15,7 @@ from broker.http.answer import Answer, json_answer, refusal
 from broker.http.conversation import Conversation
 from broker.http.request import Request
 from broker.keys.errors import KeysUnavailable
+from broker.store.key_record import KeyRecord
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
@@ -24,7 +26,9 @@ STORE_PATIENCE = 5.0
 __all__ = ["respond"]
 
 
-async def respond(request: Request, match: Match, conversation: Conversation, state: DoorState) -> Answer:
+async def respond(
+    request: Request, match: Match, address: ClientAddress, conversation: Conversation, state: DoorState
+) -> Answer:
     """Return the answer to a request that a route was found for.
 
     Raises:
@@ -37,7 +41,7 @@ async def respond(request: Request, match: Match, conversation: Conversation, st
         return ready_answer(_readiness(state))
     try:
         with trio.move_on_after(STORE_PATIENCE):
-            return await _rest(request, match, body, state)
+            return await _rest(request, match, address, body, state)
     except (KeysUnavailable, RedisError):
         pass
     raise unavailable()
@@ -50,14 +54,16 @@ def _readiness(state: DoorState) -> Readiness:
     return readiness
 
 
-async def _rest(request: Request, match: Match, body: bytes, state: DoorState) -> Answer:
+async def _rest(request: Request, match: Match, address: ClientAddress, body: bytes, state: DoorState) -> Answer:
     rest = state.services.rest
     named = _named_key(body) if match.target is Target.AUTH_VERIFY else None
-    _, admission = await identify(request, state.services, state.say, body, named=named)
+    _, admission = await identify(request, address, state, body, named=named)
     organization_id = admission.record.organization_id
     match match.target:
         case Target.AUTH_VERIFY:
             return _answer(rest.auth_verify(admission))
+        case Target.TICKETS:
+            return await _make_ticket(admission.record, state)
         case Target.WORKFLOW_STATUS:
             workflow_id = _checked_id(match.names["workflow_id"], "workflow_id")
             return _answer(await rest.workflow_status(organization_id, workflow_id))
@@ -65,6 +71,17 @@ async def _rest(request: Request, match: Match, body: bytes, state: DoorState) -
             if _checked_id(match.names["org_id"], "org_id") != organization_id:
                 raise refusal(403, ErrorCode.WRONG_ORGANIZATION, "this API key belongs to another organization")
             return _answer(await rest.org_status(organization_id))
+
+
+async def _make_ticket(record: KeyRecord, state: DoorState) -> Answer:
+    """Return a ticket for one event socket; a page gets it from its own server, which has the key."""
+    seconds = state.ticket_pace.wait(record.key_id, trio.current_time())
+    if seconds:
+        raise refusal(429, ErrorCode.RATE_LIMITED, "this API key asks for too many tickets", retry_after=seconds)
+    tickets = state.services.tickets
+    ticket = await tickets.make(record)
+    state.services.counters.tickets += 1
+    return json_answer(200, {"ticket": ticket, "expires_in": tickets.lifetime})
 
 
 def _named_key(body: bytes) -> str:

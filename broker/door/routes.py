@@ -22,6 +22,7 @@ class Target(Enum):
     AUTH_VERIFY = auto()
     WORKFLOW_STATUS = auto()
     ORG_STATUS = auto()
+    TICKETS = auto()
 
 
 SOCKETS = frozenset({Target.CONTROL_SOCKET, Target.EVENT_SOCKET})
@@ -74,6 +75,7 @@ ROUTES = (
     _route("POST", "/api/v1/auth/verify", Target.AUTH_VERIFY),
     _route("GET", "/api/v1/status/{workflow_id}", Target.WORKFLOW_STATUS),
     _route("GET", "/api/v1/orgs/{org_id}/status", Target.ORG_STATUS),
+    _route("POST", "/api/v1/tickets", Target.TICKETS),
 )
 
 

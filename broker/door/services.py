@@ -12,7 +12,7 @@ from broker.observe import Counters
 from broker.store.key_record import KeyRecord
 from broker.wire.peer import Peer
 
-__all__ = ["DoorServices", "Keys", "Rest"]
+__all__ = ["DoorServices", "Keys", "Rest", "Tickets"]
 
 EventSession = Callable[[Peer, KeyRecord], Awaitable[None]]
 """Serves one event socket until it is over: (peer, the key that opened it)."""
@@ -27,6 +27,23 @@ class Keys(Protocol):
 
     async def lookup(self, api_key: str) -> KeyRecord | None:
         """Return the record of a key, also of a revoked or expired one; raises KeysUnavailable."""
+
+    def recall(self, api_key: str) -> KeyRecord | None:
+        """Return what is known of a key without asking anybody."""
+
+
+class Tickets(Protocol):
+    """Single-use credentials: `broker.keys.tickets.Tickets`; both raise KeysUnavailable."""
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds in which a ticket must be used."""
+
+    async def make(self, record: KeyRecord) -> str:
+        """Return a new ticket for a key."""
+
+    async def take(self, ticket: str) -> KeyRecord | None:
+        """Use a ticket up and return its key, also a revoked or expired one; None if the ticket is no good."""
 
 
 class Rest(Protocol):
@@ -52,8 +69,9 @@ class DoorServices:
     Attributes:
         config: replaced on reload; read where it is needed, so that newcomers get what is set now.
         keys: who is who.
-        counters: `accepted`, `accept_errors`, `refused`, `crashed`, and `event_sessions` are kept here; control
-            sessions count themselves.
+        tickets: credentials that may stand in a URL.
+        counters: `accepted`, `accept_errors`, `refused`, `bad_credentials`, `tickets`, `crashed`, and
+            `event_sessions` are kept here; control sessions count themselves.
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.
@@ -63,6 +81,7 @@ class DoorServices:
 
     config: Config
     keys: Keys
+    tickets: Tickets
     counters: Counters
     ready: Callable[[], Readiness]
     event_session: EventSession

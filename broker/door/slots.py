@@ -1,4 +1,4 @@
-"""Places for sessions: so many in all, so many for each key, each given back exactly once."""
+"""Places for sessions: so many in all, for each key and for each address, each given back exactly once."""
 
 from collections import defaultdict
 from enum import StrEnum
@@ -17,6 +17,20 @@ class Bound(StrEnum):
 
     ALL = "all"
     KEY = "key"
+    ADDRESS = "address"
+
+
+Place = tuple[Bound, str]
+"""A bound and whose it is: a key id, an address, or "" for everybody's."""
+
+_REFUSALS = {
+    Bound.ALL: (503, "the broker has too many connections"),
+    Bound.KEY: (429, "this API key has too many connections"),
+    Bound.ADDRESS: (429, "this address has too many connections"),
+}
+
+RETRY_AFTER = 5.0
+"""Seconds after which a client that found no place may try again."""
 
 
 class Full(Exception):
@@ -27,10 +41,9 @@ class Full(Exception):
         self.bound = bound
 
     def refused(self) -> Refused:
-        """Return the refusal that tells a client: 429 for its key's bound, 503 for everybody's."""
-        if self.bound is Bound.KEY:
-            return refusal(429, ErrorCode.TOO_MANY_CONNECTIONS, "this API key has too many connections", retry_after=5)
-        return refusal(503, ErrorCode.TOO_MANY_CONNECTIONS, "the broker has too many connections", retry_after=5)
+        """Return the refusal that tells a client: 429 for its key's or address's bound, 503 for everybody's."""
+        status, message = _REFUSALS[self.bound]
+        return refusal(status, ErrorCode.TOO_MANY_CONNECTIONS, message, retry_after=RETRY_AFTER)
 
 
 @attrs.define(eq=False)
@@ -38,13 +51,13 @@ class Slot:
     """One place that is taken; leaving the block gives it back."""
 
     _slots: "Slots"
-    key_id: str
+    _places: tuple[Place, ...]
 
     def __enter__(self) -> "Slot":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._slots.give_back(self.key_id)
+        self._slots.give_back(self._places)
 
 
 class Slots:
@@ -54,92 +67,101 @@ class Slots:
     come first.
 
     Attributes:
-        total, per_key: the bounds; may be changed at any time, and hold for those that come.
+        total, per_key, per_address: the bounds; may be changed at any time, and hold for those that come.
         taken: places taken now.
     """
 
-    def __init__(self, total: int, per_key: int) -> None:
+    def __init__(self, total: int, per_key: int, per_address: int | None = None) -> None:
         self.total = total
         self.per_key = per_key
-        self.taken = 0
-        self._by_key: defaultdict[str, int] = defaultdict(int)
-        self._waiting_all = trio.lowlevel.ParkingLot()
-        self._waiting_key: dict[str, trio.lowlevel.ParkingLot] = {}
+        self.per_address = total if per_address is None else per_address
+        self._taken: defaultdict[Place, int] = defaultdict(int)
+        self._waiting: dict[Place, trio.lowlevel.ParkingLot] = {}
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken.get(_EVERYBODY, 0)
 
     @property
     def waiting(self) -> int:
         """How many wait for a place."""
-        return len(self._waiting_all) + sum(map(len, self._waiting_key.values()))
+        return sum(map(len, self._waiting.values()))
 
     def taken_by(self, key_id: str) -> int:
         """Return how many places one key has now."""
-        return self._by_key.get(key_id, 0)
+        return self._taken.get((Bound.KEY, key_id), 0)
 
-    def take(self, key_id: str) -> Slot:
-        """Take a place at once.
+    def take(self, key_id: str, host: str | None = None) -> Slot:
+        """Take a place at once, for a key at an address; None is an address that is not counted.
 
         Raises:
             Full: there is none, or somebody waits for one.
         """
-        bound = self._full(key_id)
-        if bound is not None:
-            raise Full(bound)
-        if self._waiting_all:
+        places = _places(key_id, host)
+        full = self._full(places)
+        if full is not None:
+            raise Full(full[0])
+        if _EVERYBODY in self._waiting:
             raise Full(Bound.ALL)
-        return self._take(key_id)
+        return self._take(places)
 
-    async def take_within(self, key_id: str, seconds: float) -> Slot:
+    async def take_within(self, key_id: str, seconds: float, host: str | None = None) -> Slot:
         """Take a place, waiting for one at most this long.
 
         Raises:
             Full: none became free.
         """
         await trio.lowlevel.checkpoint()
-        bound = self._full(key_id)
-        if bound is None:
-            return self._take(key_id)
+        places = _places(key_id, host)
+        full = self._full(places)
+        if full is None:
+            return self._take(places)
         with trio.move_on_after(seconds):
-            while bound is not None:
-                await self._park(bound, key_id)
-                was, bound = bound, self._full(key_id)
-                if bound not in (None, was):
-                    self._pass_on(was, key_id)
-            return self._take(key_id)
-        raise Full(bound or Bound.ALL)
+            while full is not None:
+                await self._park(full)
+                was, full = full, self._full(places)
+                if full not in (None, was):
+                    self._pass_on(was)
+            return self._take(places)
+        raise Full(full[0] if full else Bound.ALL)
 
-    def give_back(self, key_id: str) -> None:
-        """Free a place and wake one who waits for it."""
-        self.taken -= 1
-        self._by_key[key_id] -= 1
-        if not self._by_key[key_id]:
-            del self._by_key[key_id]
-        self._pass_on(Bound.KEY, key_id)
-        self._pass_on(Bound.ALL, key_id)
+    def give_back(self, places: tuple[Place, ...]) -> None:
+        """Free a place and wake, at each of its bounds, one who waits there."""
+        for place in places:
+            self._taken[place] -= 1
+            if not self._taken[place]:
+                del self._taken[place]
+        for place in places:
+            self._pass_on(place)
 
-    def _full(self, key_id: str) -> Bound | None:
-        if self.taken_by(key_id) >= self.per_key:
-            return Bound.KEY
-        return Bound.ALL if self.taken >= self.total else None
+    def _full(self, places: tuple[Place, ...]) -> Place | None:
+        bounds = {Bound.ALL: self.total, Bound.KEY: self.per_key, Bound.ADDRESS: self.per_address}
+        return next((place for place in places if self._taken.get(place, 0) >= bounds[place[0]]), None)
 
-    def _take(self, key_id: str) -> Slot:
-        self.taken += 1
-        self._by_key[key_id] += 1
-        return Slot(self, key_id)
+    def _take(self, places: tuple[Place, ...]) -> Slot:
+        for place in places:
+            self._taken[place] += 1
+        return Slot(self, places)
 
-    async def _park(self, bound: Bound, key_id: str) -> None:
-        if bound is Bound.ALL:
-            await self._waiting_all.park()
-            return
-        lot = self._waiting_key.setdefault(key_id, trio.lowlevel.ParkingLot())
+    async def _park(self, place: Place) -> None:
+        lot = self._waiting.setdefault(place, trio.lowlevel.ParkingLot())
         try:
             await lot.park()
         finally:
-            if not lot:
-                self._waiting_key.pop(key_id, None)
+            if not lot and self._waiting.get(place) is lot:
+                del self._waiting[place]
 
-    def _pass_on(self, bound: Bound, key_id: str) -> None:
-        """Wake the next one at this bound: whoever was woken and then found the other bound reached says so here."""
-        if bound is Bound.ALL:
-            self._waiting_all.unpark()
-        elif key_id in self._waiting_key:
-            self._waiting_key[key_id].unpark()
+    def _pass_on(self, place: Place) -> None:
+        """Wake the next one at this bound: whoever was woken and then found another bound reached says so here."""
+        if place in self._waiting:
+            self._waiting[place].unpark()
+
+
+_EVERYBODY: Place = (Bound.ALL, "")
+
+
+def _places(key_id: str, host: str | None) -> tuple[Place, ...]:
+    """Return what one session takes, the narrowest bound first."""
+    own = ((Bound.KEY, key_id), (Bound.ADDRESS, host)) if host is not None else ((Bound.KEY, key_id),)
+    return (*own, _EVERYBODY)

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 import attrs
 
 from broker.door.address import ClientAddress
+from broker.door.arrival import Arrival
 from broker.door.control_door import admit_control, watch_transmission
+from broker.door.credentials import selected_subprotocol
 from broker.door.event_door import BAD_TOKEN, admit_event
 from broker.door.routes import Match, Target
 from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
 from broker.http.answer import refusal
-from broker.http.gate import Entry
 from broker.http.request import Request
 from broker.wire.peer import Peer, open_peer
 from broker.wire.plain import PlainWire
@@ -60,18 +61,19 @@ async def admit_socket(
     Raises:
         Refused: it is to be answered instead.
     """
-    answer = switching_protocols(_checked(request).key)
+    upgrade = _checked(request)
+    answer = switching_protocols(upgrade.key, selected_subprotocol(upgrade.subprotocols))
     services = state.services
     if match.target is Target.CONTROL_SOCKET:
         org_id = match.names["org_id"]
-        api_key, admission, slot = await admit_control(request, org_id, services, state.slots, state.say)
+        api_key, admission, slot = await admit_control(request, org_id, address, state)
         return Admitted(
             answer,
             Kind.CONTROL,
             slot,
             lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
-    admitted = await admit_event(request, address, services, state.slots, state.bad_tokens)
+    admitted = await admit_event(request, upgrade.subprotocols, address, state)
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)
     key, slot = admitted
@@ -79,7 +81,7 @@ async def admit_socket(
 
 
 async def serve_socket(
-    admitted: Admitted | TurnedAway, wire: PlainWire, address: ClientAddress, entry: Entry, state: DoorState
+    admitted: Admitted | TurnedAway, wire: PlainWire, address: ClientAddress, arrival: Arrival, state: DoorState
 ) -> None:
     """Send the 101 and serve the socket until it is over and closed.
 
@@ -89,24 +91,26 @@ async def serve_socket(
         WireBroken: the client went before the socket was open.
     """
     if isinstance(admitted, TurnedAway):
-        async with _opened(wire, admitted.answer, address, state) as peer:
+        async with _opened(wire, admitted.answer, address, Kind.EVENTS, state) as peer:
             peer.close_soon(admitted.code, admitted.reason)
         return
     with admitted.slot:
         if admitted.kind is Kind.CONTROL:
             watch_transmission(wire.raw)
-        async with _opened(wire, admitted.answer, address, state) as peer:
-            entry.leave()
+        async with _opened(wire, admitted.answer, address, admitted.kind, state) as peer:
+            arrival.leave()
             with state.present(admitted.kind, peer):
                 await admitted.session(peer)
 
 
 @asynccontextmanager
-async def _opened(wire: PlainWire, answer: bytes, address: ClientAddress, state: DoorState) -> AsyncIterator[Peer]:
+async def _opened(
+    wire: PlainWire, answer: bytes, address: ClientAddress, kind: Kind, state: DoorState
+) -> AsyncIterator[Peer]:
     """Open a socket for the length of the block, close it, and count how it ended."""
     opened: Peer | None = None
     try:
-        async with open_peer(wire, answer, state.peer_limits, remote=address.text) as opened:
+        async with open_peer(wire, answer, state.peer_limits[kind], remote=address.text) as opened:
             yield opened
     finally:
         if opened is not None:

@@ -1,5 +1,6 @@
 """What all connections of a door share."""
 
+import math
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,12 @@ from enum import StrEnum
 
 import trio
 
+from broker.config import Limits
+from broker.door.arrival import Line
 from broker.door.bad_tokens import BadTokens
+from broker.door.guard import Guard
+from broker.door.pace import Pace
+from broker.door.proxies import TrustedProxies
 from broker.door.services import DoorServices
 from broker.door.slots import Slots
 from broker.http.bounds import HttpBounds
@@ -31,9 +37,11 @@ class DoorState:
 
     Attributes:
         services: what is behind the door.
-        bounds, peer_limits, tls: for those that come from now on; see `reconfigure`.
-        gate: connections that are no session yet.
-        slots: sessions, in all and per key.
+        bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
+        gate, line: connections that are no session yet, in all and by address.
+        slots: sessions, in all, per key and per address.
+        guard: hears of wrong credentials.
+        ticket_pace: how many tickets a key may have.
         sessions: the open peers of each kind.
         conversations: the connections that speak HTTP.
         draining: newcomers are told to go elsewhere, where that does no harm.
@@ -50,18 +58,27 @@ class DoorState:
         self.tls: ssl.SSLContext | None = None
         self._fixed_bounds = bounds
         self.bounds = bounds or HttpBounds.of(services.config)
-        self.peer_limits = _peer_limits(services)
-        self.gate = Gate(self.bounds.max_handshakes)
         limits = services.config.limits
-        self.slots = Slots(limits.max_connections, limits.max_connections_per_key)
+        self.gate = Gate(self.bounds.max_handshakes)
+        self.line = Line(self.gate, limits.max_handshakes_per_address)
+        self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
+        self.guard = Guard(services)
+        self.ticket_pace = Pace(limits.tickets_per_second)
+        self.reconfigure()
 
     def reconfigure(self) -> None:
         """Take up the limits of `services.config` for those that come from now on."""
-        limits = self.services.config.limits
-        self.bounds = self._fixed_bounds or HttpBounds.of(self.services.config)
-        self.peer_limits = _peer_limits(self.services)
+        config = self.services.config
+        limits = config.limits
+        self.bounds = self._fixed_bounds or HttpBounds.of(config)
+        self.peer_limits = {kind: _peer_limits(limits, kind) for kind in Kind}
+        self.proxies = TrustedProxies(config.server.trusted_proxies, config.server.proxy_protocol)
         self.gate.limit = self.bounds.max_handshakes
+        self.line.per_address = limits.max_handshakes_per_address
         self.slots.total, self.slots.per_key = limits.max_connections, limits.max_connections_per_key
+        self.slots.per_address = limits.max_connections_per_address
+        self.guard.failures.per_minute = limits.bad_credentials_per_minute
+        self.ticket_pace.rate = limits.tickets_per_second
 
     @contextmanager
     def present(self, kind: Kind, peer: Peer) -> Iterator[None]:
@@ -95,11 +112,15 @@ class DoorState:
                 idle.cancel()
 
 
-def _peer_limits(services: DoorServices) -> PeerLimits:
-    limits = services.config.limits
+def _peer_limits(limits: Limits, kind: Kind) -> PeerLimits:
+    """Return the bounds of one socket; a control socket that stalls or floods is borne, not closed."""
+    patient = kind is Kind.CONTROL
     return PeerLimits(
         outbox_bytes=limits.outbox_bytes,
         max_message_bytes=limits.max_message_bytes,
         max_fragments=limits.max_fragments,
         close_timeout=limits.close_timeout,
+        frames_per_second=limits.frames_per_second,
+        rate_patience=math.inf if patient else limits.rate_patience,
+        write_stall_timeout=math.inf if patient else limits.write_stall_timeout,
     )

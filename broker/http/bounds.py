@@ -39,4 +39,5 @@ class HttpBounds:
             max_head_bytes=limits.max_head_bytes,
             max_body_bytes=limits.max_body_bytes,
             handshake_timeout=limits.handshake_timeout,
+            max_handshakes=limits.max_handshakes,
         )

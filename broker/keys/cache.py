@@ -88,7 +88,12 @@ class KeyCache:
         """
         if not api_key or len(api_key) > 512:
             return None
-        return await self._find(hash_of(api_key))
+        return await self.lookup_hash(hash_of(api_key))
+
+    def recall(self, api_key: str) -> KeyRecord | None:
+        """Return what is known of `api_key` without asking the store, be it a little old; None if that is nothing."""
+        known = self._known.get(hash_of(api_key))
+        return None if known is None else known.record
 
     def invalidate(self, key_hash: str) -> None:
         """Forget what is known of one key; look-ups that are under way are repeated."""
@@ -128,7 +133,8 @@ class KeyCache:
         """Keep the watched keys current: changes at once, everything every 10 s, expiry to the second."""
         await self._watches.run(task_status)
 
-    async def _find(self, key_hash: str) -> KeyRecord | None:
+    async def lookup_hash(self, key_hash: str) -> KeyRecord | None:
+        """Return the record of the key whose SHA-256 hex this is; see `lookup`."""
         while True:
             now = trio.current_time()
             known = self._known.get(key_hash)

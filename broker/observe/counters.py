@@ -22,6 +22,8 @@ class Counters:
     accepted: int = 0
     accept_errors: int = 0
     refused: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason, before 101
+    bad_credentials: int = 0  # wrong keys, tokens, tickets and signatures
+    tickets: int = 0  # made
     closed: defaultdict[int, int] = attrs.field(factory=lambda: defaultdict(int))  # by close code
     crashed: int = 0  # connections that ended with a bug of ours
 

@@ -83,6 +83,10 @@ class Layout:
         """String: the SHA-256 hex that a key_id stands for."""
         return f"{self.prefix}signalbox:keyid:{key_id}"
 
+    def ticket(self, ticket_hash: str) -> str:
+        """String, expires: the SHA-256 hex of the API key that the ticket with this SHA-256 hex was made with."""
+        return f"{self.prefix}signalbox:ticket:{ticket_hash}"
+
     def key_changes(self) -> str:
         """Channel: a small JSON object for each change of a key."""
         return f"{self.prefix}signalbox:keys"

@@ -35,6 +35,9 @@ class Ledger:
 
     away: bool = False
     asked: int = 0
+    remembered: set[str] = attrs.field(factory=set)
+    unused: dict[str, str] = attrs.field(factory=dict)
+    lifetime: int = 30
 
     async def lookup(self, api_key: str) -> KeyRecord | None:
         await trio.lowlevel.checkpoint()
@@ -42,6 +45,22 @@ class Ledger:
         if self.away:
             raise KeysUnavailable
         return KEYS.get(api_key)
+
+    def recall(self, api_key: str) -> KeyRecord | None:
+        return KEYS.get(api_key) if api_key in self.remembered else None
+
+    async def make(self, record: KeyRecord) -> str:
+        await trio.lowlevel.checkpoint()
+        ticket = f"tkt_{len(self.unused)}"
+        self.unused[ticket] = record.key_id
+        return ticket
+
+    async def take(self, ticket: str) -> KeyRecord | None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise KeysUnavailable
+        key_id = self.unused.pop(ticket, "")
+        return next((key for key in KEYS.values() if key.key_id == key_id), None)
 
 
 class Workflows:
@@ -138,6 +157,7 @@ async def site(nursery: trio.Nursery, bounds: HttpBounds, config: Config) -> Asy
     services = DoorServices(
         config=config,
         keys=ledger,
+        tickets=ledger,
         counters=Counters(),
         ready=lambda: Readiness(tuple(problems)),
         event_session=application.events,

@@ -1,0 +1,55 @@
+"""The guard: addresses that keep coming with wrong credentials are answered ever more slowly, then not at all."""
+
+import trio
+
+from broker.door.address import ClientAddress
+from broker.door.bad_credentials import BadCredentials
+from broker.door.services import DoorServices
+from broker.http.answer import Refused, refusal
+from broker.keys.admission import judge
+from protocol.codes import ErrorCode
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Stands before every look-up of a credential, and hears of every one that was wrong.
+
+    A good key that is known here already is let past whatever its address did: behind one address there may be many,
+    and a refused agent never comes back.
+    """
+
+    def __init__(self, services: DoorServices) -> None:
+        self._services = services
+        self.failures = BadCredentials(services.config.limits.bad_credentials_per_minute)
+
+    def wait(self, address: ClientAddress, api_key: str = "") -> float:
+        """Return for how many seconds this address must wait before its credential is looked at; 0: not at all."""
+        if not address.countable:
+            return 0.0
+        seconds = self.failures.wait(address.host, trio.current_time())
+        if seconds and api_key:
+            known = self._services.keys.recall(api_key)
+            if judge(known, self._services.clock()) is None:
+                return 0.0
+        return seconds
+
+    def check(self, address: ClientAddress, api_key: str = "") -> None:
+        """Let a request past.
+
+        Raises:
+            Refused: 429 for an address that must wait.
+        """
+        seconds = self.wait(address, api_key)
+        if seconds:
+            raise self.refused(seconds)
+
+    def refused(self, seconds: float) -> Refused:
+        """Return the refusal of an address that must wait."""
+        return refusal(429, ErrorCode.TOO_MANY_REQUESTS, "too many wrong credentials", retry_after=seconds)
+
+    async def note_failure(self, address: ClientAddress) -> None:
+        """Count a wrong credential, and hold its answer back for as long as its address has earned."""
+        self._services.counters.bad_credentials += 1
+        if address.countable:
+            await trio.sleep(self.failures.note(address.host, trio.current_time()))
