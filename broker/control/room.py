@@ -22,6 +22,9 @@ MAX_AHEAD = 1024
 MAX_QUEUED = 1024
 """Publications that may wait for their fan-out; past that every session gets a fresh snapshot instead."""
 
+REFRESHED_AT_ONCE = 32
+"""Sessions that are told within one turn to send a fresh snapshot: each of them wakes up for it."""
+
 
 class Room:
     """The sessions of one organization on this broker.
@@ -179,9 +182,9 @@ class Room:
             item = self._queue.popleft()
             addressees: list[Member] = []
             second = int(self._clock())
-            for member in list(self.members):
+            for told, member in enumerate(list(self.members), 1):
                 self._tell(member, item, second, addressees)
-                if turn.is_over():
+                if turn.is_over() or (item[0] is None and told % REFRESHED_AT_ONCE == 0):
                     await turn.end()
                     second = int(self._clock())
             self._done(item[0], addressees)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from broker.control.turns import Turns
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class ControlServices:
     """The surroundings of a control session.
 
     Attributes:
-        config: the whole configuration.
+        config: the whole configuration; replaced on reload, so it is read where it is needed.
         layout: names in the store.
         call: the command link's `call`.
         rooms: the organizations with sessions here.
