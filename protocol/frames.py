@@ -8,11 +8,20 @@ from typing import Final
 
 from protocol.scanner import FrameScanner
 
-__all__ = ["MAX_CONTROL_PAYLOAD", "FrameScanner", "close_frame", "ping_frame", "pong_frame", "text_frame"]
+__all__ = [
+    "MAX_CONTROL_PAYLOAD",
+    "FrameScanner",
+    "binary_frame",
+    "close_frame",
+    "ping_frame",
+    "pong_frame",
+    "text_frame",
+]
 
 MAX_CONTROL_PAYLOAD: Final = 125
 
 _FIN_TEXT: Final = 0x81
+_FIN_BINARY: Final = 0x82
 _FIN_CLOSE: Final = 0x88
 _FIN_PING: Final = 0x89
 _FIN_PONG: Final = 0x8A
@@ -30,6 +39,21 @@ def text_frame(payload: bytes) -> bytes:
     if length < 65536:
         return _medium_header(_FIN_TEXT, 126, length) + payload
     return _long_header(_FIN_TEXT, 127, length) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """One complete binary message."""
+    return data_frame(_FIN_BINARY, payload)
+
+
+def data_frame(first: int, payload: bytes) -> bytes:
+    """One unmasked frame whose first byte (FIN, reserved bits, opcode) is ``first``."""
+    length = len(payload)
+    if length < 126:
+        return bytes((first, length)) + payload
+    if length < 65536:
+        return _medium_header(first, 126, length) + payload
+    return _long_header(first, 127, length) + payload
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

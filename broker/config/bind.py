@@ -1,5 +1,7 @@
 """Where to listen, as one string: `host:port`, `[v6]:port` or `unix:/path`."""
 
+import ipaddress
+
 import attrs
 
 
@@ -40,3 +42,14 @@ def parse_bind(text: str) -> TcpBind | UnixBind:
     if not host:
         raise ValueError("a host is missing; to listen on every address write 0.0.0.0 or [::]")
     return TcpBind(host, port)
+
+
+def is_local(text: str) -> bool:
+    """Whether only this machine reaches what listens on a bind string: loopback by its address, or a unix socket."""
+    address = parse_bind(text)
+    if isinstance(address, UnixBind) or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False

@@ -20,6 +20,9 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
+_ECHO_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_TAKEN_PATHS = frozenset({"ws", "api", "health", "healthz"})
+
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -115,3 +118,11 @@ def histories(_instance: object, _field: "attrs.Attribute[Any]", value: Mapping[
     """Check that history is kept for well-formed namespaces."""
     if value:
         namespaces(_instance, _field, tuple(value))
+
+
+def echo_path(_instance: object, _field: "attrs.Attribute[Any]", value: str) -> None:
+    """Check the path of the echo endpoint, where the empty string means: there is none."""
+    if value and not _ECHO_PATH.fullmatch(value):
+        raise ValueError('must be a path of plain characters, as in "/debug/echo"')
+    if value and value.split("/")[1] in _TAKEN_PATHS:
+        raise ValueError(f"must not begin with one of the broker's own: {', '.join(sorted(_TAKEN_PATHS))}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.config.bind import TcpBind, parse_bind
+from broker.config.bind import TcpBind, is_local, parse_bind
 from broker.config.errors import Problem
 from broker.config.model import Config
 
@@ -44,8 +44,13 @@ def _any_port(bind: str) -> bool:
 
 
 def check_files(config: Config) -> list[Problem]:
-    """Return what is wrong with the files that the configuration names; it looks at the disk."""
-    return list(_missing_files(config))
+    """Return what is wrong for a broker in service: files that it names, which are looked at, and what is for tests."""
+    return [*_missing_files(config), *_exposed(config)]
+
+
+def _exposed(config: Config) -> Iterator[Problem]:
+    if config.debug.echo_path and not is_local(config.server.bind):
+        yield Problem("debug.echo_path", f"is for tests: it is refused while server.bind is {config.server.bind}")
 
 
 def _missing_files(config: Config) -> Iterator[Problem]:

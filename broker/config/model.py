@@ -130,6 +130,13 @@ class Log:
 
 
 @attrs.frozen
+class Debug:
+    """`[debug]`: for tests of the broker itself, never for service."""
+
+    echo_path: str = attrs.field(default="", validator=checks.echo_path)
+
+
+@attrs.frozen
 class Config:
     """The whole configuration; `Config()` is what an empty file means."""
 
@@ -140,3 +147,4 @@ class Config:
     limits: Limits = attrs.field(factory=Limits)
     admin: Admin = attrs.field(factory=Admin)
     log: Log = attrs.field(factory=Log)
+    debug: Debug = attrs.field(factory=Debug)

@@ -20,20 +20,27 @@ from broker.daemon.links import build_links
 from broker.daemon.notify import Notifier, feed_watchdog
 from broker.daemon.reload import Reloader
 from broker.daemon.signals import Signals
-from broker.daemon.startup import StoreCheck
+from broker.daemon.startup import StoreCheck, refuse_exposed_echo
 from broker.http.listener import describe_listener, listen
 from broker.link.address import Address
 from broker.link.embedded import EmbeddedServer
 from broker.observe import Counters, get_logger
 
 
-def serve(config: Config, *, dev: bool = False, reread: Callable[[], Config] | None = None) -> None:
+def serve(
+    config: Config,
+    *,
+    dev: bool = False,
+    reread: Callable[[], Config] | None = None,
+    given: Inherited | None = None,
+) -> None:
     """Run the broker until SIGTERM or SIGINT; logging is set up already.
 
     Args:
         config: what to begin with.
         dev: bring a store and a key along.
         reread: reads the configuration again, on SIGHUP; raises ConfigError.
+        given: sockets to listen on, in place of those that the service manager gave.
 
     Raises:
         StartupError: Redis cannot be used; a sentence says why.
@@ -41,7 +48,7 @@ def serve(config: Config, *, dev: bool = False, reread: Callable[[], Config] | N
         OSError: a listener cannot be opened.
     """
     faulthandler.enable()  # the watchdog's SIGABRT then leaves in the log where the loop hung
-    life = _Life(config, dev, reread, Notifier.of(), inherited())
+    life = _Life(config, dev, reread, Notifier.of(), given or inherited())
     trio.run(life.live, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
@@ -97,13 +104,16 @@ class _Life:
     async def _open_the_door(self, broker: Broker, store: StoreCheck) -> None:
         listeners = self.given.public or (listen(self.config.server.bind),)
         try:
+            if not self.dev:
+                refuse_exposed_echo(self.config, map(describe_listener, listeners))
             async with trio.open_nursery() as door:
                 await door.start(broker.door.run, listeners)
                 door.start_soon(Adoption(broker, self.notifier, self.given.handover).adopt)
                 collector.tend()
                 await self._announce(broker, store, listeners)
                 door.start_soon(store.go_on, partial(self._say_ready, store))
-                door.start_soon(Reloader(broker, self.notifier, self.reread).run, self.signals.reload)
+                reloader = Reloader(broker, self.notifier, self.reread, partial(_status, store))
+                door.start_soon(reloader.run, self.signals.reload)
                 door.start_soon(self._cut_short, door.cancel_scope)
                 await self.signals.stop.wait()
                 self.notifier.stopping("draining: clients are told to reconnect")
@@ -124,8 +134,12 @@ class _Life:
             await announce_dev(broker, where[0])
 
     def _say_ready(self, store: StoreCheck) -> None:
-        self.notifier.ready(f"waiting for the store: {store.complaint}" if store.complaint else "serving")
+        self.notifier.ready(_status(store))
 
     async def _cut_short(self, scope: trio.CancelScope) -> None:
         await self.signals.hurry.wait()
         scope.cancel()
+
+
+def _status(store: StoreCheck) -> str:
+    return f"waiting for the store: {store.complaint}" if store.complaint else "serving"

@@ -1,12 +1,14 @@
 """The first minutes with the store: a short wait for it, the checks that it must pass, and coming up without it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
 
+from broker.config import Config
+from broker.config.bind import is_local
 from broker.daemon.build import Broker
-from broker.link.errors import LinkDown
+from broker.link.errors import LinkDown, StartupError
 from broker.link.server_check import check_server
 from broker.observe import get_logger
 from broker.store.drive import run
@@ -69,3 +71,18 @@ class StoreCheck:
             else:
                 self.passed = True
                 return
+
+
+def refuse_exposed_echo(config: Config, listeners: Iterable[str]) -> None:
+    """Keep the echo endpoint, which asks for no key, from being reached by others; inherited sockets may be anywhere.
+
+    Args:
+        config: the configuration.
+        listeners: where the broker listens, as in `server.bind`.
+
+    Raises:
+        StartupError: it is on, and one of these is no loopback address.
+    """
+    exposed = [where for where in listeners if not is_local(where)]
+    if config.debug.echo_path and exposed:
+        raise StartupError(f"debug.echo_path is for tests: it is refused while the broker listens on {exposed[0]}.")

@@ -6,6 +6,7 @@ import trio
 
 from broker.door.address import ClientAddress
 from broker.door.arrival import Arrival, LineFull
+from broker.door.echo import admit_echo, is_echo
 from broker.door.proxy_header import BadProxyHeader, read_proxy_header
 from broker.door.respond import respond
 from broker.door.routes import find_route
@@ -100,6 +101,10 @@ async def _converse(
             try:
                 request = await conversation.next_request(deadline)
                 address = state.proxies.client(peer, request)
+                if is_echo(request, state.services):
+                    echoing = admit_echo(request, state.slots)
+                    conversation.hand_over()
+                    return echoing, address
                 match = find_route(request)
                 if match.is_socket:
                     admitted = await admit_socket(request, match, address, state)

@@ -24,7 +24,7 @@ from protocol.upgrade import Upgrade, check_upgrade, switching_protocols
 UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 VERSION = (("Sec-WebSocket-Version", "13"),)
 
-__all__ = ["Admitted", "TurnedAway", "admit_socket", "serve_socket"]
+__all__ = ["Admitted", "TurnedAway", "admit_socket", "checked_upgrade", "serve_socket"]
 
 
 @attrs.frozen
@@ -61,7 +61,7 @@ async def admit_socket(
     Raises:
         Refused: it is to be answered instead.
     """
-    upgrade = _checked(request)
+    upgrade = checked_upgrade(request)
     answer = switching_protocols(upgrade.key, selected_subprotocol(upgrade.subprotocols))
     services = state.services
     if match.target is Target.CONTROL_SOCKET:
@@ -117,7 +117,12 @@ async def _opened(
             state.settle(opened)
 
 
-def _checked(request: Request) -> Upgrade:
+def checked_upgrade(request: Request) -> Upgrade:
+    """Return what a request for a WebSocket asks for.
+
+    Raises:
+        Refused: 400 for a faulty upgrade, 426 for none or one of another version.
+    """
     if request.has_body:
         raise refusal(400, ErrorCode.BAD_UPGRADE, "an upgrade has no body", close=True)
     try:

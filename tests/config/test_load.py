@@ -89,6 +89,14 @@ workflow = {size = 0, x = 1}
             "limits.max_fragments: must be an integer, not a date or time (line 2)",
         ),
         ("[log]\nlevel = 'loud'", 'log.level: must be one of "debug", "info", "warning", "error", not "loud" (line 2)'),
+        (
+            "[debug]\necho_path = 'echo'",
+            'debug.echo_path: must be a path of plain characters, as in "/debug/echo" (line 2)',
+        ),
+        (
+            "[debug]\necho_path = '/ws/echo'",
+            "debug.echo_path: must not begin with one of the broker's own: api, health, healthz, ws (line 2)",
+        ),
         ("[log]\nlevel =", "not valid TOML: Invalid value (at end of document)"),
         (
             "[server]\ntrusted_proxies = ['10.0.0.1/8']",
@@ -214,6 +222,27 @@ def test_files_that_the_configuration_names(tmp_path: Path) -> None:
         'redis.data_dir: is needed with redis.url = "embedded", so that state outlives a restart',
     ]
     assert check_files(loads('[redis]\nurl = "redis://h"')) == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "exposed"),
+    [
+        ("127.0.0.1:0", False),
+        ("127.1.2.3:80", False),
+        ("localhost:80", False),
+        ("[::1]:80", False),
+        ("unix:/run/s", False),
+        ("0.0.0.0:80", True),
+        ("[::]:80", True),
+        ("10.0.0.1:80", True),
+        ("broker.example.com:80", True),
+    ],
+)
+def test_the_echo_endpoint_is_refused_where_others_could_reach_it(bind: str, exposed: bool) -> None:
+    """It asks for no key, so that it is for loopback and unix sockets alone."""
+    text = f'[redis]\nurl = "redis://h"\n[server]\nbind = "{bind}"\n[debug]\necho_path = "/debug/echo"'
+    complaint = f"debug.echo_path: is for tests: it is refused while server.bind is {bind}"
+    assert [str(problem) for problem in check_files(loads(text))] == [complaint] * exposed
 
 
 def test_the_model_checks_itself() -> None:

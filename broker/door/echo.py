@@ -1,0 +1,58 @@
+"""The echo endpoint: what a client sends comes back, through the very wire, reader and outbox of the real sockets.
+
+It is there for conformance tests (`[debug] echo_path`), asks for no key, and exists only where the configuration names
+it.
+"""
+
+import trio
+
+from broker.door.services import DoorServices
+from broker.door.slots import Full, Slots
+from broker.door.sockets import Admitted, checked_upgrade
+from broker.door.state import Kind
+from broker.http.request import Request
+from broker.wire.peer import Peer, PeerClosed
+from protocol.frames import binary_frame, text_frame
+from protocol.upgrade import switching_protocols
+
+__all__ = ["admit_echo", "is_echo"]
+
+KEY_ID = "echo"
+"""Whose places the echoing sockets take."""
+
+
+def is_echo(request: Request, services: DoorServices) -> bool:
+    """Tell whether a request is for the echo endpoint, if there is one."""
+    path = services.config.debug.echo_path
+    return bool(path) and request.is_upgrade and request.path == path
+
+
+def admit_echo(request: Request, slots: Slots) -> Admitted:
+    """Let a client in.
+
+    Raises:
+        Refused: it is no proper upgrade, or there are too many connections.
+    """
+    answer = switching_protocols(checked_upgrade(request).key)
+    try:
+        return Admitted(answer, Kind.EVENTS, slots.take(KEY_ID), _run_echo_session)
+    except Full as full:
+        raise full.refused() from None
+
+
+async def _run_echo_session(peer: Peer) -> None:
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(peer.run_writer)
+        await _echo(peer)
+        tasks.cancel_scope.cancel()
+
+
+async def _echo(peer: Peer) -> None:
+    """Send everything back; one that does not read its echo is not read from either."""
+    while True:
+        try:
+            message = await peer.receive()
+        except PeerClosed:
+            return
+        peer.send(text_frame(message.encode()) if isinstance(message, str) else binary_frame(message))
+        await peer.drained()
