@@ -4,7 +4,7 @@ from redis.exceptions import RedisError
 
 from broker.control.member import HOLD_BYTES, Member
 from broker.control.message import Message
-from broker.control.publication import NotALogEntry, Publication
+from broker.control.publication import Publication
 from broker.control.room import Room
 from broker.control.services import ControlServices
 from broker.store.drive import run
@@ -53,14 +53,14 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
     now_ms = replica.store_time(services.clock())
     parts = list(replica.parts(member.bound))
-    missed = replica.replayed_since(since, now_ms)
-    complete = since == 0 or replica.covers(since)
+    missed = replica.missed_since(since) if since else replica.recent(now_ms)
     asked = replica.to_be_acked(member.bound, now_ms)
     position = replica.position
     for part in parts:
         await _carry(member, part, services)
-    if not complete and position is not None:
-        missed = await _read_missed(room, Position(position.epoch, since, since_ms), missed, services)
+    if missed is None:
+        epoch = None if position is None else position.epoch
+        missed = await _read_missed(room, Position(epoch, since, since_ms), services)
     for publication in missed:
         if publication.seq <= upto:
             await _carry_publication(member, publication, services)
@@ -107,16 +107,14 @@ def _flush(member: Member) -> None:
         member.note_sent(publication.seq, publication.ms)
 
 
-async def _read_missed(
-    room: Room, after: Position, remembered: list[Publication], services: ControlServices
-) -> list[Publication]:
-    """Read from the log what a session missed and this broker no longer remembers; what cannot be read is gone."""
+async def _read_missed(room: Room, after: Position, services: ControlServices) -> list[Publication]:
+    """Read from the log what a session missed and this broker no longer remembers, or else what it does remember."""
     found: list[Publication] = []
     try:
         while True:
             read = await run(services.call, read_log(services.layout, room.organization_id, after, LOG_PAGE))
             if read.gap:
-                return remembered
+                break
             found += [
                 Publication(after.epoch or "", entry.seq, entry.ms, entry.message)
                 for entry in read.entries
@@ -125,5 +123,6 @@ async def _read_missed(
             if read.complete:
                 return found
             after = Position(after.epoch, read.entries[-1].seq, read.entries[-1].ms)
-    except (RedisError, NotALogEntry):
-        return remembered
+    except RedisError:
+        pass
+    return room.replica.recent(0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import trio
 
-from broker.control.publication import NotALogEntry, Publication
+from broker.control.publication import Publication
 from broker.control.replica import Known, known_workflow
 from broker.control.room import Room
 from broker.control.turns import Turn
@@ -60,7 +60,7 @@ class Mender:
                 with trio.fail_after(READ_SECONDS):
                     if await self._read_on(room):
                         return
-        except (NotALogEntry, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise Refused(f"unreadable: {error}") from error
 
     async def _read_on(self, room: Room) -> bool:

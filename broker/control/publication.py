@@ -3,7 +3,7 @@
 from broker.control.message import Message
 from broker.store import log
 from protocol.codec import decode_control_server
-from protocol.control import ApprovalResolved, KeyRotated, PolicyInvalidated, ServerMessage, StateChange
+from protocol.control import ApprovalResolved, KeyRotated, PolicyInvalidated, StateChange
 from protocol.errors import ProtocolError
 from protocol.states import WANTS_ACK, State
 
@@ -11,8 +11,11 @@ REPLAYED = (ApprovalResolved, PolicyInvalidated, KeyRotated)
 """What a snapshot does not hold, and what is therefore sent again to a client that was away."""
 
 
+Body = StateChange | ApprovalResolved | PolicyInvalidated | KeyRotated
+
+
 class NotALogEntry(Exception):
-    """A payload that no script of ours has made."""
+    """A payload of a live channel that no script of ours has made."""
 
 
 class Publication:
@@ -20,7 +23,7 @@ class Publication:
 
     Attributes:
         epoch, seq, ms: its place: which store, which number, and unix milliseconds by the store's clock.
-        body: the decoded message.
+        body: the decoded message; None for one that this version does not know, which takes its place and goes nowhere.
         message: the same, ready to be signed and framed.
         message_id: names it in acks and receipts.
         workflow_id: the workflow that it is about, None if it is about none.
@@ -31,18 +34,12 @@ class Publication:
     __slots__ = ("body", "epoch", "message", "message_id", "ms", "seq", "state", "wants_ack", "workflow_id")
 
     def __init__(self, epoch: str, seq: int, ms: int, payload: bytes) -> None:
-        try:
-            body: ServerMessage = decode_control_server(payload)
-        except ProtocolError as error:
-            raise NotALogEntry(str(error)) from None
-        if not isinstance(body, (StateChange, *REPLAYED)):
-            raise NotALogEntry(f"{type(body).__name__} does not belong into the log")
         self.epoch = epoch
         self.seq = seq
         self.ms = ms
-        self.body = body
+        self.body = body = _decode(payload)
         self.message = Message(payload)
-        self.message_id = body.message_id
+        self.message_id = "" if body is None else body.message_id
         self.workflow_id: str | None = None
         self.state: State | None = None
         self.wants_ack = False
@@ -65,6 +62,14 @@ class Publication:
 
     def __repr__(self) -> str:
         return f"<Publication {self.seq} {type(self.body).__name__} {self.workflow_id or ''} {self.state or ''}>"
+
+
+def _decode(payload: bytes) -> Body | None:
+    try:
+        body = decode_control_server(payload)
+    except ProtocolError:
+        return None
+    return body if isinstance(body, (StateChange, *REPLAYED)) else None
 
 
 def parse_live(payload: bytes) -> Publication:

@@ -56,6 +56,8 @@ class ReceiptBook:
     def delivered(self, publication: Publication, members: Iterable[Member]) -> None:
         """Note that a message was sent to its addressees; that there are none is worth a note too."""
         addressees = [Addressee(each.peer.id, each.record.key_id, each.bound) for each in members]
+        if publication.body is None:
+            return
         organization_id, message_id = publication.body.organization_id, publication.message_id
         for start in range(0, len(addressees) or 1, PER_NOTE):
             some = addressees[start : start + PER_NOTE]

@@ -129,14 +129,16 @@ class Replica:
         known = self.workflows.get(workflow_id)
         return None if known is None else known.stored.workflow
 
-    def replayed_since(self, seq: int, now_ms: int) -> list[Publication]:
-        """Return, in order, the messages above `seq` that no snapshot holds and that are younger than the window."""
+    def recent(self, now_ms: int) -> list[Publication]:
+        """Return, in order, the messages of the window before `now_ms` (the store's time) that no snapshot holds."""
         oldest = now_ms - self._window_ms
-        return [each for each in self._replayed if each.seq > seq and each.ms >= oldest]
+        return [each for each in self._replayed if each.ms >= oldest]
 
-    def covers(self, seq: int) -> bool:
-        """Tell whether every message above `seq` that no snapshot holds is still remembered here."""
-        return seq >= self._covered_from
+    def missed_since(self, seq: int) -> list[Publication] | None:
+        """Return, in order, the messages above `seq` that no snapshot holds; None if they are not all known here."""
+        if seq < self._covered_from:
+            return None
+        return [each for each in self._replayed if each.seq > seq]
 
     def to_be_acked(self, bound_workflow: str | None, now_ms: int) -> list[Publication]:
         """Return the messages behind Killed and Paused workflows that a new session is asked to acknowledge."""

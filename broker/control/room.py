@@ -141,6 +141,9 @@ class Room:
 
     def _take(self, publication: Publication) -> None:
         self.replica.take(publication)
+        if publication.body is None:
+            self._counters.publications_dropped["unknown_control_message"] += 1
+            return
         if not self.members:
             self._done(publication, [])
             return

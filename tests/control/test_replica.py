@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.control.publication import Publication
 from broker.control.replica import Replica, Verdict, known_workflow
 from broker.store.snapshot import Position, Snapshot
 from protocol.codec import decode_control_server
@@ -105,9 +106,19 @@ def test_replay_window() -> None:
     replica = loaded()
     for seq in range(1, 5):
         replica.take(policy(seq, ms=seq * 100_000))
-    assert [each.seq for each in replica.replayed_since(0, 400_000)] == [1, 2, 3, 4]
-    assert [each.seq for each in replica.replayed_since(2, 400_000)] == [3, 4]
-    assert [each.seq for each in replica.replayed_since(0, 650_000)] == [4]
+    assert [each.seq for each in replica.recent(400_000)] == [1, 2, 3, 4]
+    assert [each.seq for each in replica.recent(650_000)] == [4]
+    assert [each.seq for each in replica.missed_since(2) or ()] == [3, 4]
     replica.take(policy(5, ms=500_000))
-    assert replica.covers(1)
-    assert not replica.covers(0)
+    assert replica.missed_since(0) is None
+    assert [each.seq for each in replica.missed_since(1) or ()] == [2, 3, 4, 5]
+
+
+def test_an_entry_of_a_newer_version() -> None:
+    """A message that this version does not know takes its place in the log and changes nothing."""
+    replica = loaded()
+    unknown = Publication("e1", 1, 1001, b'{"type":"lease_ended","organization_id":"acme"}')
+    assert replica.judge(unknown) is Verdict.NEXT
+    replica.take(unknown)
+    assert replica.judge(change(2)) is Verdict.NEXT
+    assert (entries(replica), replica.recent(0)) == ({}, [])
