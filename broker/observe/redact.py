@@ -20,16 +20,16 @@ _SECRET_FIELDS = frozenset(
         "authorization",
     )
 )
-_API_KEY = re.compile(r"nr_live_[A-Za-z0-9_-]+")
+_API_KEY = re.compile(r"(nr_live_|tkt_)[A-Za-z0-9_-]+")
 _QUERY = re.compile(r"([?&;](?:token|ticket|api_key|secret_key|signature)=)[^&;\s\"'#]+", re.IGNORECASE)
 _BEARER = re.compile(r"((?:bearer[ .]))[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
 
 
 def redact_text(text: str) -> str:
-    """Return `text` without API keys, bearer tokens, secret query parameters and passwords in URLs."""
-    if "nr_live_" in text:
-        text = _API_KEY.sub(f"nr_live_{HIDDEN}", text)
+    """Return `text` without API keys, tickets, bearer tokens, secret query parameters and passwords in URLs."""
+    if "nr_live_" in text or "tkt_" in text:
+        text = _API_KEY.sub(rf"\1{HIDDEN}", text)
     if "=" in text:
         text = _QUERY.sub(rf"\1{HIDDEN}", text)
     if "@" in text:
