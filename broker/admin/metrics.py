@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 import trio
-from prometheus_client import CollectorRegistry, GCCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector
 from prometheus_client.core import InfoMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from broker.admin.families import counter, counters, gauge, gauges, histogram
@@ -56,8 +56,8 @@ class Metrics:
         registry.register(_Page(self._collect(_Moment(crowd, backlogs, process))))
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:  # it names a version that is none
-            encode, content_type = generate_latest, CONTENT_TYPE_LATEST
+        except (ValueError, TypeError):  # it names a version that is none
+            encode, content_type = choose_encoder("")
         return encode(registry), content_type
 
     def _collect(self, moment: _Moment) -> Iterator[Metric]:

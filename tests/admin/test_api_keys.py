@@ -1,0 +1,116 @@
+"""API keys over the operator API."""
+
+import time
+
+import pytest
+
+from tests.admin.site import ORG, Site
+from tests.support import Rejected
+
+KEYS = f"/api/v1/orgs/{ORG}/api-keys"
+
+
+async def test_a_new_key_works(site: Site) -> None:
+    """A key that was made here opens a control session, and its secrets are shown this once."""
+    made = await site.ask("POST", KEYS, {"workflow_id": "wf", "channels": ["workflow:wf"], "name": "ci"})
+    assert made.status == 201
+    key = made.json
+    assert made.headers["location"] == f"{KEYS}/{key['key_id']}"
+    assert (key["organization_id"], key["workflow_id"], key["channels"]) == (ORG, "wf", ["workflow:wf"])
+    async with await site.agent(key["api_key"]) as agent:
+        assert (await agent.receive_type("initial_state"))["workflows"][0]["workflow_id"] == "wf"
+    listed = await site.ask("GET", KEYS)
+    assert [each["key_id"] for each in listed.json["keys"]] == [key["key_id"]]
+    assert key["api_key"] not in listed.body.decode()
+    assert key["secret_key"] not in listed.body.decode()
+
+
+async def test_expiry(site: Site) -> None:
+    """A key can expire at a time or after one."""
+    at = int(time.time()) + 100
+    assert (await site.ask("POST", KEYS, {"expires_at": at})).json["expires_at"] == at
+    assert (await site.ask("POST", KEYS, {"expires_in": 100})).json["expires_at"] in range(at - 5, at + 20)
+    assert (await site.ask("POST", KEYS, {"signature": "optional"})).json["signature"] == "optional"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"expires_at": 5},
+        {"expires_at": "tomorrow"},
+        {"expires_at": 10**10, "expires_in": 5},
+        {"expires_at": True},
+        {"expires_in": -1},
+        {"signature": "never"},
+        {"channels": "workflow:*"},
+        {"channels": [5]},
+        {"channels": [""]},
+        {"workflow_id": "a b"},
+        {"workflow": "wf"},
+    ],
+)
+async def test_keys_that_cannot_be(site: Site, body: object) -> None:
+    """What a key cannot be is refused, and no key is made."""
+    assert (await site.ask("POST", KEYS, body)).status == 400
+    assert (await site.ask("GET", KEYS)).json["keys"] == []
+
+
+async def test_rotation(site: Site) -> None:
+    """A rotation answers with the new secret and tells the agents; the open session goes on."""
+    made = site.key("wf")
+    async with await site.agent(made.api_key) as agent:
+        await agent.receive_type("initial_state")
+        rotated = await site.ask("POST", f"{KEYS}/{made.record.key_id}/rotate")
+        assert rotated.status == 200
+        assert rotated.json["version"] == 2
+        assert rotated.json["secret_key"] not in (made.record.secret_key, None)
+        assert rotated.json["previous_until"] > time.time()
+        told = await agent.receive_type("key_rotated")
+        assert (told["key_id"], told["new_version"]) == (made.record.key_id, 2)
+    now = await site.ask("POST", f"{KEYS}/{made.record.key_id}/rotate", {"now": True})
+    assert now.json["previous_until"] <= time.time()
+
+
+async def test_revoking(site: Site) -> None:
+    """A revoked key's agent is told, named in the answer and cut off; the key opens nothing any more."""
+    made = site.key("wf")
+    async with await site.agent(made.api_key) as agent:
+        await agent.receive_type("initial_state")
+        await site.wait_present(1)
+        revoked = await site.ask("DELETE", f"{KEYS}/{made.record.key_id}")
+        assert revoked.status == 200
+        assert revoked.json["status"] == "revoked"
+        assert [each["workflow_id"] for each in revoked.json["agents"]] == ["wf"]
+        assert (await agent.receive_type("key_rotated"))["key_id"] == made.record.key_id
+        assert (await agent.wait_closed()).code == 4401
+    with pytest.raises(Rejected) as refused:
+        await site.agent(made.api_key)
+    assert refused.value.error_code == "api_key_revoked"
+    again = await site.ask("POST", f"{KEYS}/{made.record.key_id}/rotate")
+    assert (again.status, again.error_code) == (409, "api_key_revoked")
+    assert (await site.ask("DELETE", f"{KEYS}/{made.record.key_id}")).status == 200
+
+
+async def test_killing_before_revoking(site: Site) -> None:
+    """With kill=true the agent hears its kill before it is cut off, and the key lives on if it does not confirm."""
+    made, free = site.key("wf"), site.key()
+    async with await site.agent(made.api_key) as agent:
+        await agent.receive_type("initial_state")
+        await site.wait_present(1)
+        answers: list[int] = []
+        async with site.asking("DELETE", f"{KEYS}/{made.record.key_id}?kill=true", answers):
+            told = await agent.receive_type("state_change")
+            assert told["state"] == "Killed"
+            await agent.send_json(type="ack", message_id=told["message_id"], received_at=int(time.time()))
+            assert (await agent.wait_closed()).code == 4401
+    assert answers == [200]
+    unbound = await site.ask("DELETE", f"{KEYS}/{free.record.key_id}?kill=true")
+    assert unbound.status == 409
+
+
+async def test_keys_of_others(site: Site) -> None:
+    """A key is reached by its own organization's path only."""
+    made = site.key()
+    for method, path in (("DELETE", ""), ("POST", "/rotate")):
+        reply = await site.ask(method, f"/api/v1/orgs/umbrella/api-keys/{made.record.key_id}{path}")
+        assert (reply.status, reply.error_code) == (404, "not_found")
