@@ -36,12 +36,13 @@ Worker = Callable[..., Awaitable[None]]
 SETTLE_SECONDS = 1.0
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Broker:
     """A broker that is built but does not run yet.
 
     Attributes:
         id: names this process at Redis, in receipts and presence; new at every start.
+        config: what is in force; see `reconfigure`.
         workers: what must run before the door opens, each for `nursery.start`.
         admin: what listens to operators.
     """
@@ -54,6 +55,7 @@ class Broker:
     keys: KeyCache
     control: ControlPlane
     hub: Hub
+    events: EventServices
     fan_out: FanOut
     readiness: ReadinessProbe
     door: Door
@@ -63,6 +65,22 @@ class Broker:
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
         return self.admin.run, self.control.run, self.fan_out.run
+
+    def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
+        """Work with another configuration from now on; no connection is closed by that.
+
+        Args:
+            config: differs from the former one in nothing that the running parts were built from.
+            tls: what to speak with those who come.
+        """
+        self.config = config
+        self.events.config = config
+        self.control.services.config = config
+        self.fan_out.max_publication_bytes = config.limits.max_publication_bytes
+        self.door.state.services.config = config
+        self.door.reconfigure()
+        self.door.use_tls(tls)
+        self.admin.reconfigure(config)
 
     async def settle(self) -> None:
         """Write down what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`."""
@@ -146,7 +164,9 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
             log=get_logger(part="admin"),
         )
     )
-    return Broker(broker_id, config, counters, links, layout, keys, control, hub, fan_out, readiness, door, admin)
+    return Broker(
+        broker_id, config, counters, links, layout, keys, control, hub, events, fan_out, readiness, door, admin
+    )
 
 
 def load_tls(config: Config) -> ssl.SSLContext | None:

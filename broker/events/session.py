@@ -11,9 +11,8 @@ from broker.store.key_record import KeyRecord
 from broker.wire.bucket import TokenBucket
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer, PeerClosed
-from protocol.channels import Grant, grant_for
 from protocol.codec import decode_event_client, encode
-from protocol.codes import CloseCode
+from protocol.codes import CloseCode, ErrorCode
 from protocol.errors import ProtocolError
 from protocol.events import EventError, Ping, Pong, Subscribe, Unsubscribe
 from protocol.frames import text_frame
@@ -29,9 +28,7 @@ MAX_BAD_MESSAGES = 100
 
 async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices) -> None:
     """Serve one event socket until it is over. The caller has authenticated it and closes the peer afterwards."""
-    session = EventSession(
-        peer, grant_for(key.channels, key.workflow_id, frozenset(services.config.events.namespaces)), services
-    )
+    session = EventSession(peer, key, services)
     log = services.log.bind(connection=peer.id, key_id=key.key_id, remote=peer.remote)
     log_open(log, "events")
     unwatch = services.keys.watch(key, session.on_key_change)
@@ -51,7 +48,7 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
 class EventSession:
     """The state of one session; each method that loops is the body of one of its tasks."""
 
-    def __init__(self, peer: Peer, grant: Grant, services: EventServices) -> None:
+    def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer
         self._services = services
         self._pong = Doorbell()
@@ -62,7 +59,7 @@ class EventSession:
         self._pausing_since = math.inf
         self._bad_in_a_row = 0
         self.messages = 0
-        self.subscriptions = Subscriptions(peer, grant, services)
+        self.subscriptions = Subscriptions(peer, key, services)
 
     async def read(self) -> None:
         """Take the client's messages in order until the connection ends."""
@@ -75,6 +72,8 @@ class EventSession:
             self._services.counters.messages += 1
             await self._hold_to_the_rate()
             try:
+                if isinstance(message, bytes):
+                    raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
                 command = decode_event_client(message)
             except ProtocolError as error:
                 self._refuse(error)

@@ -8,9 +8,10 @@ import trio
 from broker.events.catchup import CatchUp
 from broker.events.hub import Channel
 from broker.events.services import EventServices
+from broker.store.key_record import KeyRecord
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer
-from protocol.channels import Grant, namespace_of
+from protocol.channels import Grant, grant_for, namespace_of
 from protocol.codec import encode
 from protocol.codes import CloseCode, ErrorCode
 from protocol.events import EventError, Subscribe, Subscribed, Unsubscribe, Unsubscribed
@@ -29,10 +30,12 @@ class Subscriptions:
         most: the largest number of channels held at one time, for the closing log line.
     """
 
-    def __init__(self, peer: Peer, grant: Grant, services: EventServices) -> None:
+    def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer
-        self._grant = grant
+        self._key = key
         self._services = services
+        self._namespaces: tuple[str, ...] = ()
+        self._grant = Grant((), frozenset())
         self._commands: deque[Command] = deque()
         self._bell = Doorbell()
         self._room: trio.Event | None = None
@@ -85,12 +88,20 @@ class Subscriptions:
                 self._say(command)
 
     def _refusal(self, name: str) -> EventError | None:
-        if not self._grant.allows(name):
+        if not self._granted().allows(name):
             return EventError(ErrorCode.FORBIDDEN_CHANNEL, "this key may not see this channel", name)
         most = self._services.config.limits.max_subscriptions
         if name not in self._held and len(self._held) >= most:
             return EventError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {most} channels for one connection", name)
         return None
+
+    def _granted(self) -> Grant:
+        """Return what the key may see of the namespaces that are configured now."""
+        namespaces = self._services.config.events.namespaces
+        if namespaces is not self._namespaces:
+            self._namespaces = namespaces
+            self._grant = grant_for(self._key.channels, self._key.workflow_id, frozenset(namespaces))
+        return self._grant
 
     async def _subscribe(self, command: Subscribe) -> None:
         name = command.channel

@@ -1,0 +1,106 @@
+"""A configuration is taken up while the broker runs, whole or not at all, and no connection is closed by it."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import trio
+
+from broker.config import Config, loads
+from broker.daemon.reload import NEEDS_RESTART, changed_keys, effective
+from tests.conftest import Valkey
+from tests.support.process import BrokerProcess, broker_process
+from tests.support.ws_client import WsClient
+
+KEYS = [
+    f"{section.name}.{key.name}"
+    for section in attrs.fields(Config)
+    for key in attrs.fields(type(getattr(Config(), section.name)))
+]
+
+
+def test_what_needs_a_restart_exists() -> None:
+    """Every setting that is said to need a restart is a setting."""
+    assert set(KEYS) >= NEEDS_RESTART
+
+
+def test_changed_keys() -> None:
+    """Exactly the settings that differ are named, in the order of the manual."""
+    old = loads("")
+    new = loads('[log]\nlevel = "debug"\n[limits]\nmax_subscriptions = 7\n[server]\nbind = "127.0.0.1:1"\n')
+    assert changed_keys(old, new) == ["server.bind", "limits.max_subscriptions", "log.level"]
+    assert changed_keys(old, loads("")) == []
+
+
+def test_effective() -> None:
+    """What needs a restart stays as it was, and the rest is new."""
+    old = loads('[redis]\nprefix = "a:"\n')
+    new = loads('[redis]\nprefix = "b:"\n[limits]\nmax_subscriptions = 7\n')
+    found = effective(old, new)
+    assert (found.redis.prefix, found.limits.max_subscriptions) == ("a:", 7)
+    assert changed_keys(old, found) == ["limits.max_subscriptions"]
+
+
+def config_text(valkey: Valkey, **events: str) -> str:
+    """A configuration for a broker on this store."""
+    more = "".join(f"{name} = {value}\n" for name, value in events.items())
+    return f"""
+[server]
+bind = "127.0.0.1:0"
+[redis]
+url = "{valkey.url}"
+[admin]
+bind = ""
+[events]
+{more}"""
+
+
+async def reload(broker: BrokerProcess, outcome: str) -> str:
+    """Send SIGHUP and read the log up to the line with this outcome, which is returned."""
+    broker.process.send_signal(signal.SIGHUP)
+    stream = broker.process.stderr
+    assert stream is not None
+    with trio.fail_after(10):
+        while outcome not in (line := await trio.to_thread.run_sync(stream.readline)):
+            assert line, "the broker has ended"
+    return line
+
+
+async def test_reload_of_a_running_broker(valkey: Valkey, tmp_path: Path) -> None:
+    """Good, broken and good again: an open connection sees each new setting, none closes it, a broken one is said."""
+    path = tmp_path / "signalbox.toml"
+    path.write_text(config_text(valkey))
+    api_key = _add_key(path)
+    with broker_process(path) as broker:
+        host, port = broker.where.rsplit(":", 1)
+        async with await WsClient.connect((host, int(port)), f"/ws/?token={api_key}") as client:
+            await client.send_json(type="subscribe", channel="order:1")
+            assert (await client.receive_json())["code"] == "forbidden_channel"
+
+            path.write_text(config_text(valkey, namespaces='["order"]'))
+            line = await reload(broker, "configuration reloaded")
+            assert "events.namespaces" in line
+            await client.send_json(type="subscribe", channel="order:1")
+            assert (await client.receive_json())["type"] == "subscribed"
+
+            path.write_text(config_text(valkey, namespaces="7", nonsense="1"))
+            line = await reload(broker, "not reloaded")
+            assert "events.namespaces" in line
+            assert "events.nonsense" in line
+            await client.send_json(type="subscribe", channel="order:2")
+            assert (await client.receive_json())["type"] == "subscribed"
+
+            path.write_text(config_text(valkey, namespaces='["order"]').replace('bind = ""', 'bind = "127.0.0.1:1"'))
+            line = await reload(broker, "a restart is needed")
+            assert "admin.bind" in line
+            await client.send_json(type="subscribe", channel="order:3")
+            assert (await client.receive_json())["type"] == "subscribed"
+
+
+def _add_key(config: Path) -> str:
+    command = [sys.executable, "-m", "broker", "keys", "add", "--org", "acme", "--json", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return str(json.loads(done.stdout)["api_key"])
