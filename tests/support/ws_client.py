@@ -25,6 +25,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import LocalProtocolError
 
 from tests.support.dialing import Address, dial
 
@@ -253,8 +254,8 @@ class WsClient:
                     await self._reply(event.response())
 
     async def _reply(self, event: Event) -> None:
-        """Answer a frame; that the server may be gone by now shows in the next read."""
-        with contextlib.suppress(trio.BrokenResourceError):
+        """Answer a frame; that the server may be gone by now shows in the next read, and a close ends all answers."""
+        with contextlib.suppress(trio.BrokenResourceError, LocalProtocolError):
             await self.stream.send_all(self._ws.send(event))
 
 
