@@ -1,29 +1,51 @@
 """The seam between a channel's kept events and its live ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import orjson
+
+from broker.events.roster import Subscriber
 
 Offset = tuple[int, int]
 
 
 class CatchUp:
-    """Holds back what a channel delivers while its history is being read, then gives what the history had not.
+    """Stands in a channel's subscribers in place of an outbox, from before its history is read until after the seam.
 
-    It stands in a channel's subscribers in place of the outbox, and takes the same frames.
+    At first it holds back what the channel delivers. Once the history has been sent it passes on what is newer: what
+    was read of the history may still be on its way here. With the first newer event the seam is closed.
 
     Attributes:
-        overflowed: more than `limit` bytes came meanwhile, and were not kept.
+        overflowed: more than `limit` bytes came while it held them back, and were not kept.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: list[bytes] = []
         self._size = 0
+        self._last: Offset | None = None
+        self._outbox: Subscriber | None = None
+        self._close_seam: Callable[[], None] | None = None
         self.overflowed = False
 
+    def release(self, last: str, outbox: Subscriber, close_seam: Callable[[], None]) -> list[bytes]:
+        """Return the frames held whose event came after offset `last`, and pass on to `outbox` from now on.
+
+        Args:
+            last: the newest offset that the client has; all events are newer than "".
+            outbox: takes what comes from now on.
+            close_seam: called with the first newer event; has the channel deliver to the outbox itself.
+        """
+        self._last = parse_offset(last) if last else None
+        self._outbox, self._close_seam = outbox, close_seam
+        held, self._held = self._held, []
+        return [frame for data in held for frame, _offset in self._newer(data)]
+
     def write(self, data: bytes) -> int:
-        """Keep frames for later; returns 0 when there is no room for them."""
+        """Keep frames for later, or pass on those that are newer; returns 0 when there is no room for them."""
+        if self._outbox is not None:
+            self._pass_on(data, self._outbox)
+            return len(data)
         self._size += len(data)
         if self._size > self._limit:
             self.overflowed = True
@@ -35,14 +57,29 @@ class CatchUp:
         """Return that what was not taken is lost."""
         return False
 
-    def after(self, last: str) -> list[bytes]:
-        """Return the frames held whose event came after offset `last`, each by itself; all of them for ""."""
-        limit = parse_offset(last) if last else None
+    def _pass_on(self, data: bytes, outbox: Subscriber) -> None:
+        newer = self._newer(data)
+        if not newer:
+            return
+        # Only here may the channel be told: a fan-out that has paused has this catch-up on its list, not the outbox.
+        if self._close_seam is not None and (self._last is None or any(offset is not None for _, offset in newer)):
+            self._close_seam()
+            self._close_seam = None
+        joined = b"".join([frame for frame, _offset in newer])
+        try:
+            taken = outbox.write(joined)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            taken = -1
+        if taken != len(joined):
+            outbox.rest(joined, taken)
+
+    def _newer(self, data: bytes) -> list[tuple[bytes, Offset | None]]:
+        """Return the frames that the client does not have, with their offsets; what has none is always new."""
+        offsets = [(frame, _offset_of(payload)) for frame, payload in split_frames(data)]
         return [
-            frame
-            for data in self._held
-            for frame, payload in split_frames(data)
-            if limit is None or (offset := _offset_of(payload)) is None or offset > limit
+            (frame, offset) for frame, offset in offsets if self._last is None or offset is None or offset > self._last
         ]
 
 

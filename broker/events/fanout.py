@@ -20,6 +20,8 @@ from protocol.frames import text_frame
 JOIN_BYTES = 262144
 """Frames of one channel are joined up to this size; larger publications go by themselves."""
 
+BREAK = "the broker was cut off from Redis"
+
 SLICE = 64
 """Subscribers written to between two looks at the clock, if what they get is small."""
 
@@ -34,6 +36,7 @@ class FanOut:
         self._hub = hub
         self._counters = counters
         self._broken = Doorbell()
+        self._telling = trio.Lock()
         self._pace = Pace(time.perf_counter())
         self.max_publication_bytes = max_publication_bytes
         self._complaints = Repeated(get_logger(part="events"))
@@ -59,6 +62,8 @@ class FanOut:
             channel = self._hub.channels.get(name)
             if channel is None:
                 continue
+            if channel.has_gap:  # whoever asks for what came after his last event must not have seen a later one
+                await self._tell_of_gap(channel, turn)
             frames = self._frames(channel.name, payloads)
             if frames:
                 self._counters.publications += len(frames)
@@ -82,13 +87,17 @@ class FanOut:
         task_status.started()
         while True:
             await self._broken.wait()
-            await self._announce_break("the broker was cut off from Redis")
+            turn = Turn()
+            for channel in list(self._hub.channels.values()):
+                await self._tell_of_gap(channel, turn)
 
-    async def _announce_break(self, reason: str) -> None:
-        """Tell every subscriber of every channel that publications may have been missed."""
-        turn = Turn()
-        for channel in list(self._hub.channels.values()):
-            await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, reason))), 1, turn)
+    async def _tell_of_gap(self, channel: Channel, turn: Turn) -> None:
+        """Tell every subscriber of a channel that publications may have been missed, once, before anything newer."""
+        async with self._telling:
+            if channel.has_gap:
+                generation = channel.confirmation.generation
+                await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, BREAK))), 1, turn)
+                channel.told = generation
 
     def _frames(self, channel: str, payloads: list[bytes]) -> list[bytes]:
         frames = []

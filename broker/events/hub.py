@@ -19,6 +19,7 @@ class Channel:
         subscribers: session id -> where its frames go.
         frames, bytes: all that was delivered to each of those who were there all the time.
         version: rises whenever somebody joins or leaves.
+        told: which connection to Redis (its generation) subscribers know to have begun, and may have missed something.
     """
 
     name: str
@@ -28,10 +29,13 @@ class Channel:
     frames: int = 0
     bytes: int = 0
     version: int = 0
+    told: int = 0
     _roster: Roster | None = None
 
     def join(self, session_id: str, subscriber: Subscriber) -> None:
         """Deliver to `subscriber` from now on, in place of whatever the session had here."""
+        if not self.subscribers:
+            self.told = self.confirmation.generation
         self.subscribers[session_id] = subscriber
         self.version += 1
 
@@ -39,6 +43,11 @@ class Channel:
         """Deliver nothing more to a session; a fan-out that has paused skips it."""
         self.subscribers.pop(session_id, None)
         self.version += 1
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether Redis was subscribed to anew, and subscribers have not been told that they missed something."""
+        return self.told != self.confirmation.generation
 
     def roster(self) -> Roster:
         """Return who is here now; the same list is used for as long as nothing changes."""

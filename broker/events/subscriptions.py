@@ -1,6 +1,7 @@
 """A session's subscriptions: its commands are carried out and answered in order, each after Redis has confirmed."""
 
 from collections import deque
+from functools import partial
 
 import redis.exceptions
 import trio
@@ -8,6 +9,7 @@ import trio
 from broker.events.catchup import CatchUp
 from broker.events.hub import Channel
 from broker.events.services import EventServices
+from broker.link.errors import LinkDown
 from broker.store.key_record import KeyRecord
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer
@@ -21,6 +23,11 @@ Command = Subscribe | Unsubscribe | EventError
 
 WAITING_PER_SUBSCRIPTION = 2
 """Commands that may wait (the link to Redis is down), for each subscription that a session may hold."""
+
+HISTORY_SECONDS = 10.0
+"""How long a subscription that brings `since` waits for the command link to come back."""
+
+RETRY_SECONDS = 0.1
 
 
 class Subscriptions:
@@ -129,24 +136,41 @@ class Subscriptions:
 
     async def _recover(self, channel: Channel, since: str) -> None:
         """Send what was missed after `since`, then go live, without a gap or a double at the seam."""
-        catch_up = CatchUp(self._peer.outbox.limit)
-        channel.join(self._peer.id, catch_up)
-        try:
-            recovered, missed = await self._services.history(channel.name, since)
-        except redis.exceptions.RedisError:
-            recovered, missed = False, []
+        catch_up, recovered, missed = await self._read_history(channel, since)
         self._say(Subscribed(channel.name, recovered))
         for _offset, payload in missed:
             self._peer.send(text_frame(payload))
         last = missed[-1][0] if missed else since
-        for frame in catch_up.after(last if recovered else ""):
+        self._keep_account(channel)
+        close_seam = partial(channel.join, self._peer.id, self._peer.outbox)
+        for frame in catch_up.release(last if recovered else "", self._peer.outbox, close_seam):
             self._peer.send(frame)
-        self._go_live(channel)
         if catch_up.overflowed:
             self._peer.close_soon(CloseCode.OVERLOADED, "too much came during the recovery")
 
+    async def _read_history(self, channel: Channel, since: str) -> tuple[CatchUp, bool, list[tuple[str, bytes]]]:
+        """Hold the channel back, then read what was missed; waits, for a while, for a command link that is down."""
+        deadline = trio.current_time() + HISTORY_SECONDS
+        while True:
+            await channel.confirmation.wait()
+            catch_up = CatchUp(self._peer.outbox.limit)
+            channel.join(self._peer.id, catch_up)
+            try:
+                recovered, missed = await self._services.history(channel.name, since)
+            except LinkDown:
+                if trio.current_time() > deadline:
+                    return catch_up, False, []
+            except redis.exceptions.RedisError:
+                return catch_up, False, []
+            else:
+                return catch_up, recovered, missed
+            await trio.sleep(RETRY_SECONDS)
+
     def _go_live(self, channel: Channel) -> None:
         channel.join(self._peer.id, self._peer.outbox)
+        self._keep_account(channel)
+
+    def _keep_account(self, channel: Channel) -> None:
         self._accounts.setdefault(channel.name, (channel.frames, channel.bytes))
 
     def _release(self, channel: Channel) -> None:
