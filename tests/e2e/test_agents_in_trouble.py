@@ -40,10 +40,10 @@ def verify(broker: Broker, key: Key, secret: str) -> int:
         connection.close()
 
 
-def test_suspended_agent(broker: Broker, org: str, publisher: Publisher) -> None:
+def test_suspended_agent(broker: Broker, org: str, agent_key: Key, publisher: Publisher) -> None:
     """An agent that is stopped and answers no ping is kept, and obeys on waking what was decided meanwhile."""
     site = broker.installation
-    with site.agent(site.add_key(org, "wf"), broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
         place = len(broker.program.err)
         agent.suspend()
@@ -57,10 +57,12 @@ def test_suspended_agent(broker: Broker, org: str, publisher: Publisher) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_agent_suspended_for_45_seconds(store: Valkey, tmp_path: Path, org: str, measured: Measured) -> None:
+def test_agent_suspended_for_45_seconds(
+    store: Valkey, tmp_path: Path, org: str, agent_key: Key, measured: Measured
+) -> None:
     """With the intervals that are the default, too, an agent that slept for 45 s obeys when it wakes."""
     site = Installation.write(tmp_path, redis={"url": store.url})
-    with site.serve() as broker, site.agent(site.add_key(org, "wf"), broker.url) as agent:
+    with site.serve() as broker, site.agent(agent_key, broker.url) as agent:
         settle(agent)
         agent.suspend()
         time.sleep(45)
@@ -72,32 +74,31 @@ def test_agent_suspended_for_45_seconds(store: Valkey, tmp_path: Path, org: str,
         assert agent.end() == []
 
 
-def test_rotated_key(broker: Broker, org: str) -> None:
+def test_rotated_key(broker: Broker, org: str, agent_key: Key) -> None:
     """After `keys rotate` a running SDK, which keeps its secret, obeys: within the overlap and after it."""
     site = broker.installation
-    key = site.add_key(org, "wf")
-    with site.agent(key, broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
-        (rotated,) = site.json("keys", "rotate", key.key_id)
-        assert rotated["secret_key"] != key.secret_key
+        (rotated,) = site.json("keys", "rotate", agent_key.key_id)
+        assert rotated["secret_key"] != agent_key.secret_key
         site.run("pause", org, "wf")
         agent.next("paused")
-        while verify(broker, key, key.secret_key) == 200:
+        while verify(broker, agent_key, agent_key.secret_key) == 200:
             pass  # the overlap
-        assert verify(broker, key, rotated["secret_key"]) == 200
+        assert verify(broker, agent_key, rotated["secret_key"]) == 200
         site.run("kill", org, "wf", "--reason", "with the old secret", "--wait", "10")
         assert agent.next("killed")["reason"] == "with the old secret"
         assert agent.end() == []
-        assert any(f"Key rotated: {key.key_id} v2" in line for line in agent.log())
-    with site.agent(key, broker.url, secret=rotated["secret_key"]) as successor:
+        assert any(f"Key rotated: {agent_key.key_id} v2" in line for line in agent.log())
+    with site.agent(agent_key, broker.url, secret=rotated["secret_key"]) as successor:
         assert successor.next("runs", "killed")["reason"] == "with the old secret"
         assert successor.end() == []
 
 
-def test_forged_message(broker: Broker, org: str, publisher: Publisher) -> None:
+def test_forged_message(broker: Broker, org: str, agent_key: Key, publisher: Publisher) -> None:
     """The SDK rejects what is signed wrongly, and obeys the broker's next attempt, which is signed afresh."""
     site = broker.installation
-    with Proxy(broker.address) as proxy, site.agent(site.add_key(org, "wf"), proxy.url) as agent:
+    with Proxy(broker.address) as proxy, site.agent(agent_key, proxy.url) as agent:
         settle(agent)
         proxy.spoiling = True
         publisher.state_change(org, "wf", "Paused", reason="forged on the way")
@@ -109,10 +110,10 @@ def test_forged_message(broker: Broker, org: str, publisher: Publisher) -> None:
         assert all("Invalid HMAC signature for state_change" in line for line in rejections)
 
 
-def test_agent_with_a_wrong_secret(broker: Broker, org: str) -> None:
+def test_agent_with_a_wrong_secret(broker: Broker, org: str, agent_key: Key) -> None:
     """An agent that has another secret rejects everything, so that its operator finds out from the first message on."""
     site = broker.installation
-    with site.agent(site.add_key(org, "wf"), broker.url, secret="0" * 64) as agent:
+    with site.agent(agent_key, broker.url, secret="0" * 64) as agent:
         agent.program.find(
             agent.program.out,
             lambda line: line if "Invalid HMAC signature for initial_state message - rejecting" in line else None,
@@ -127,25 +128,23 @@ def test_unknown_key(broker: Broker, org: str) -> None:
         assert "NullRunAuthenticationError" in "\n".join(agent.program.err)
 
 
-def test_revoked_with_a_kill(broker: Broker, org: str) -> None:
+def test_revoked_with_a_kill(broker: Broker, org: str, agent_key: Key) -> None:
     """`keys revoke --kill` stops the agents first, since none of them can be reached afterwards."""
     site = broker.installation
-    key = site.add_key(org, "wf")
-    with site.agent(key, broker.url) as agent:
+    with site.agent(agent_key, broker.url) as agent:
         settle(agent)
-        site.run("keys", "revoke", key.key_id, "--kill")
+        site.run("keys", "revoke", agent_key.key_id, "--kill")
         agent.next("killed")
-        assert verify(broker, key, key.secret_key) == 401
+        assert verify(broker, agent_key, agent_key.secret_key) == 401
 
 
-def test_two_brokers(broker: Broker, store: Valkey, org: str) -> None:
+def test_two_brokers(broker: Broker, store: Valkey, org: str, agent_key: Key) -> None:
     """Agents of one organization on two brokers are killed alike, by one command, and both of them confirm."""
     site = broker.installation
-    key = site.add_key(org, "wf")
     with (
         site.serve() as second,
-        site.agent(key, broker.url) as here,
-        site.agent(key, second.url) as there,
+        site.agent(agent_key, broker.url) as here,
+        site.agent(agent_key, second.url) as there,
     ):
         settle(here)
         settle(there)

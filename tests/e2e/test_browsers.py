@@ -20,12 +20,6 @@ from tests.support import Closed, Rejected, WsClient
 Measured = Callable[[str, float], None]
 
 
-@pytest.fixture
-def key(broker: Broker, org: str) -> Key:
-    """Return a key that sees every channel."""
-    return broker.installation.add_key(org)
-
-
 async def subscribe(client: WsClient, channel: str) -> None:
     """Subscribe, and wait until it holds."""
     await client.send_json(type="subscribe", channel=channel)
