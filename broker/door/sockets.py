@@ -1,7 +1,6 @@
 """Opening WebSockets: the upgrade is checked, the client admitted, the session run (RFC 6455 section 4.2)."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -91,27 +90,33 @@ async def serve_socket(
         WireBroken: the client went before the socket was open.
     """
     if isinstance(admitted, TurnedAway):
-        async with _opened(wire, admitted.answer, address, Kind.EVENTS, state) as peer:
-            peer.close_soon(admitted.code, admitted.reason)
+        opened: Peer | None = None
+        try:
+            async with open_peer(wire, admitted.answer, state.peer_limits[Kind.EVENTS], remote=address.text) as opened:
+                opened.close_soon(admitted.code, admitted.reason)
+        finally:
+            if opened is not None:
+                state.settle(opened)
         return
     with admitted.slot:
         if admitted.kind is Kind.CONTROL:
             watch_transmission(wire.raw)
-        async with _opened(wire, admitted.answer, address, admitted.kind, state) as peer:
-            arrival.leave()
-            with state.present(admitted.kind, peer):
-                await admitted.session(peer)
+        await _serve_admitted(admitted, wire, address, arrival, state)
 
 
-@asynccontextmanager
-async def _opened(
-    wire: PlainWire, answer: bytes, address: ClientAddress, kind: Kind, state: DoorState
-) -> AsyncIterator[Peer]:
-    """Open a socket for the length of the block, close it, and count how it ended."""
+async def _serve_admitted(
+    admitted: Admitted, wire: PlainWire, address: ClientAddress, arrival: Arrival, state: DoorState
+) -> None:
+    """Open the socket, serve it, close it, and count how it ended."""
     opened: Peer | None = None
     try:
-        async with open_peer(wire, answer, state.peer_limits[kind], remote=address.text) as opened:
-            yield opened
+        async with open_peer(wire, admitted.answer, state.peer_limits[admitted.kind], remote=address.text) as opened:
+            arrival.leave()
+            state.enter(admitted.kind, opened)
+            try:
+                await admitted.session(opened)
+            finally:
+                state.leave(admitted.kind, opened)
     finally:
         if opened is not None:
             state.settle(opened)

@@ -2,8 +2,6 @@
 
 import math
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 
 import trio
@@ -80,17 +78,15 @@ class DoorState:
         self.guard.failures.per_minute = limits.bad_credentials_per_minute
         self.ticket_pace.rate = limits.tickets_per_second
 
-    @contextmanager
-    def present(self, kind: Kind, peer: Peer) -> Iterator[None]:
-        """Count a session in for the length of the block."""
-        sessions, counters = self.sessions[kind], self.services.counters
-        sessions.add(peer)
-        counters.event_sessions += kind is Kind.EVENTS
-        try:
-            yield
-        finally:
-            sessions.discard(peer)
-            counters.event_sessions -= kind is Kind.EVENTS
+    def enter(self, kind: Kind, peer: Peer) -> None:
+        """Count a session in; it must `leave`."""
+        self.sessions[kind].add(peer)
+        self.services.counters.event_sessions += kind is Kind.EVENTS
+
+    def leave(self, kind: Kind, peer: Peer) -> None:
+        """Count a session out."""
+        self.sessions[kind].discard(peer)
+        self.services.counters.event_sessions -= kind is Kind.EVENTS
 
     def settle(self, peer: Peer) -> None:
         """Count how a WebSocket ended, once that is known."""

@@ -3,8 +3,8 @@
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 import attrs
 import trio
@@ -26,6 +26,27 @@ _LINGER_SECONDS = 0.5
 
 class PeerClosed(Exception):
     """The connection is over or is being closed: no more messages will come."""
+
+
+@attrs.frozen
+class OpenConnection:
+    """An open WebSocket as one process gives it to the next; see `Peer.hand_over`.
+
+    Attributes:
+        id, remote, opened_at: as of the peer.
+        quiet: seconds since the last bytes came from it.
+        unread: bytes that came from it and are no complete message yet, to be read again.
+        begun: the rest of what the kernel has taken a part of, to be written first.
+        frames: complete frames to be written after that.
+    """
+
+    id: str
+    remote: str
+    opened_at: float
+    quiet: float
+    unread: bytes = b""
+    begun: bytes = b""
+    frames: tuple[bytes, ...] = ()
 
 
 @attrs.frozen
@@ -62,11 +83,12 @@ class Peer:
         send: hands one complete frame to the outbox; never blocks, never raises (`Outbox.send`).
         close_code, close_reason: who ended it how: ours, else the peer's; `ABNORMAL` when it broke.
         closed_by: "us", "peer" or "" while open.
+        handed_over: another process goes on with this connection; here it ends without a word.
     """
 
     __slots__ = (
-        "_feed", "_limits", "_scope", "_websocket", "close_code", "close_reason", "closed_by",
-        "id", "opened_at", "outbox", "remote", "send", "wire",
+        "_feed", "_limits", "_received", "_scope", "_websocket", "close_code", "close_reason", "closed_by",
+        "handed_over", "id", "opened_at", "outbox", "remote", "send", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: PlainWire, limits: PeerLimits, scope: trio.CancelScope, remote: str | None = None) -> None:
@@ -81,6 +103,8 @@ class Peer:
         self.close_code = 0
         self.close_reason = ""
         self.closed_by = ""
+        self.handed_over = False
+        self._received = 0
         self._limits = limits
         self._scope = scope
         scanner = FrameScanner(max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments)
@@ -167,8 +191,41 @@ class Peer:
                 if closed.reason is not None:
                     self._note("peer", closed.reason.code, closed.reason.reason or "")
                 raise PeerClosed from None
+            self._received += 1
             if not self.closing:
                 return message
+
+    def suspend(self) -> None:
+        """Read no more from the peer, for `hand_over`; only without TLS, whose state cannot leave the process."""
+        self.wire.suspend()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every message that was read before `suspend` has been returned by `receive`."""
+        return self.wire.parked and self._received == self.scanner.messages
+
+    def hand_over(self) -> OpenConnection:
+        """Give the connection away after `suspend`: whoever has a copy of its descriptor goes on with what is returned.
+
+        Here it ends at once, without a frame and without an effect on the connection.
+        """
+        begun, frames = self.outbox.take_pending()
+        quiet = trio.current_time() - self.wire.last_heard
+        unread = self.scanner.bytes_since_message()
+        self.handed_over = True
+        self._note("us", 0, "handed over")
+        self.outbox.die()
+        return OpenConnection(self.id, self.remote, self.opened_at, quiet, unread, begun, tuple(frames))
+
+    def take_up(self, connection: OpenConnection) -> None:
+        """Go on with a connection that another process has handed over; before anything is sent.
+
+        Its `unread` must have been given to the wire before the peer was opened.
+        """
+        self.id, self.opened_at = connection.id, connection.opened_at
+        self.wire.last_heard -= connection.quiet
+        if connection.begun or connection.frames:
+            self.outbox.restore_pending(connection.begun, list(connection.frames))
 
     async def drained(self) -> None:
         """Wait until nothing is pending or the connection is dead."""
@@ -187,6 +244,9 @@ class Peer:
 
     async def finish(self) -> None:
         """End the connection in order: flush, answer a protocol error, say goodbye. When cancelled: at once."""
+        if self.handed_over:
+            self.wire.close()
+            return
         outbox = self.outbox
         if not self.closing and not self._feed.eof:
             if self.close_code in _PROTOCOL_ERRORS:  # the library has met one and told us the code, not the peer
@@ -246,11 +306,10 @@ class Peer:
         self.close_soon(code, error.message)
 
 
-@asynccontextmanager
-async def open_peer(
-    wire: PlainWire, answer: bytes, limits: PeerLimits, *, remote: str | None = None
-) -> AsyncIterator[Peer]:
-    """Turn a wire into a WebSocket peer for the length of the block; at its end the connection is closed.
+class open_peer:  # noqa: N801  it reads as the function that it stands for
+    """Turn a wire into a WebSocket peer for the length of an `async with`; at its end the connection is closed.
+
+    A class, because a suspended generator with its manager would weigh a kilobyte for as long as the connection lives.
 
     Args:
         wire: bytes that came behind the request head must have been given back with `unread`.
@@ -261,19 +320,46 @@ async def open_peer(
     Raises:
         WireBroken: the connection went before the WebSocket was open.
     """
-    if answer:
-        await wire.send_all(answer)
-    try:
-        async with trio.open_nursery() as connection:
-            peer = Peer(wire, limits, connection.cancel_scope, remote)
-            await peer.start(connection)
+
+    __slots__ = ("_answer", "_limits", "_manager", "_nursery", "_peer", "_remote", "_wire")
+
+    def __init__(self, wire: PlainWire, answer: bytes, limits: PeerLimits, *, remote: str | None = None) -> None:
+        self._wire = wire
+        self._answer = answer
+        self._limits = limits
+        self._remote = remote
+
+    async def __aenter__(self) -> Peer:
+        try:
+            if self._answer:
+                await self._wire.send_all(self._answer)
+            self._manager = trio.open_nursery()
+            self._nursery = await self._manager.__aenter__()
+            self._peer = Peer(self._wire, self._limits, self._nursery.cancel_scope, self._remote)
             try:
-                yield peer
-            except Exception:
-                peer.close_soon(CloseCode.INTERNAL, "internal error")
+                await self._peer.start(self._nursery)
+            except BaseException as error:
+                self._nursery.cancel_scope.cancel()
+                await self._manager.__aexit__(type(error), error, error.__traceback__)
                 raise
+        except BaseException:
+            self._wire.close()
+            raise
+        return self._peer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self._peer.close_soon(CloseCode.INTERNAL, "internal error")
+        try:
+            try:
+                await self._peer.finish()
             finally:
-                await peer.finish()
-                connection.cancel_scope.cancel()
-    finally:
-        wire.close()
+                self._nursery.cancel_scope.cancel()
+        except BaseException as other:  # noqa: BLE001  the nursery raises it again, with what its tasks have raised
+            kind, error, traceback = type(other), other, other.__traceback__
+        try:
+            return bool(await self._manager.__aexit__(kind, error, traceback))
+        finally:
+            self._wire.close()

@@ -29,9 +29,10 @@ class PlainWire:
         raw: the socket; non-blocking, its `fileno()` is -1 once closed.
         remote: the peer as text for logs and limits, "203.0.113.7:50123", "[2001:db8::1]:50123" or "unix".
         last_heard: `trio.current_time()` of the last bytes received.
+        parked: nothing more is read, and all that was read has been passed on; see `suspend`.
     """
 
-    __slots__ = ("_unread", "last_heard", "raw", "remote")
+    __slots__ = ("_suspended", "_unread", "last_heard", "parked", "raw", "remote")
 
     encrypted = False
 
@@ -43,6 +44,15 @@ class PlainWire:
         self.remote = describe_address(raw) if remote is None else remote
         self.last_heard = trio.current_time()
         self._unread = b""
+        self._suspended = self.parked = False
+
+    def suspend(self) -> None:
+        """Read nothing more off the socket, so that another process can go on reading; writing goes on as ever.
+
+        Who reads waits for ever from now on. Once that has happened `parked` is true.
+        """
+        self._suspended = True
+        trio.lowlevel.notify_closing(self.raw)  # wakes the reader, and the writer, which tries again
 
     def unread(self, data: bytes) -> None:
         """Give bytes back: the next `receive_some` returns them first."""
@@ -63,21 +73,22 @@ class PlainWire:
         return data
 
     async def receive_raw(self, max_bytes: int) -> bytes:
-        """Return the next bytes off the socket itself, whatever was given back."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        """Return the next bytes off the socket itself, whatever was given back.
+
+        It waits before it tries: a client that has just been read has rarely sent more, and the wait is the checkpoint.
+        """
         while True:
-            try:
-                data = self.raw.recv(max_bytes)
-            except (BlockingIOError, InterruptedError):
-                pass
-            except OSError as error:
-                raise WireBroken(str(error)) from None
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
+            if self._suspended:
+                self.parked = True
+                await trio.sleep_forever()
             try:
                 await trio.lowlevel.wait_readable(self.raw)
+                return self.raw.recv(max_bytes)
+            except (BlockingIOError, InterruptedError):
+                continue
             except (OSError, ValueError, trio.ClosedResourceError) as error:
+                if self._suspended and self.raw.fileno() != -1:
+                    continue
                 raise WireBroken(str(error)) from None
 
     async def wait_writable(self) -> None:
@@ -89,7 +100,8 @@ class PlainWire:
         try:
             await trio.lowlevel.wait_writable(self.raw)
         except (OSError, ValueError, trio.ClosedResourceError) as error:
-            raise WireBroken(str(error)) from None
+            if not self._suspended or self.raw.fileno() == -1:
+                raise WireBroken(str(error)) from None
 
     def unacknowledged(self) -> int:
         """Return how many bytes the kernel holds that the peer has not taken yet, -1 where it does not tell."""
