@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow lint types check format clean systemd-test
+.PHONY: help run test test-slow lint types check format clean systemd-test conformance
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -18,6 +18,9 @@ test: $(VENV)/.development ## Run all tests, with branch coverage
 
 test-slow: $(VENV)/.development ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+conformance: $(VENV)/.development ## Run Autobahn's cases against the broker (ARGS: names of modes)
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
 	@tests/systemd/run $(ARGS)

@@ -1,0 +1,40 @@
+"""All of Autobahn's cases in every mode: `make conformance`, or `python -m tests.conformance [MODE ...]`."""
+
+import sys
+import time
+
+from tests.conformance.suite import Mode, run_mode, tally
+
+PROTOCOL = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
+LIMITS = ("9.*",)
+
+MODES = (
+    Mode("kind", (*PROTOCOL, *LIMITS)),
+    Mode("every-byte", PROTOCOL, ("--read", "1")),
+    Mode("random-cuts", (*PROTOCOL, *LIMITS), ("--read", "4096", "--seed", "1")),
+    Mode("partial-writes", (*PROTOCOL, *LIMITS), ("--write", "64", "--seed", "2")),
+    Mode("small-buffer", (*PROTOCOL, *LIMITS), ("--send-buffer", "1")),
+    Mode("all-at-once", PROTOCOL, ("--read", "1", "--write", "3", "--send-buffer", "1", "--seed", "3")),
+)
+
+
+def main(names: list[str]) -> int:
+    """Run the modes that are named, all of them without a name; return 1 if a case failed."""
+    failed = 0
+    for mode in MODES:
+        if names and mode.name not in names:
+            continue
+        began = time.monotonic()
+        outcomes = run_mode(mode)
+        print(f"{mode.name}: {len(outcomes)} cases in {time.monotonic() - began:.0f} s", flush=True)
+        for group, verdicts in sorted(tally(outcomes).items()):
+            print(f"  {group:>2}  " + ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items())))
+        bad = [outcome for outcome in outcomes if not outcome.good]
+        for outcome in bad:
+            print(f"  {outcome.case} {outcome.behavior}, close {outcome.close}: {outcome.what}")
+        failed += len(bad) or not outcomes
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
