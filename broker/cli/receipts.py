@@ -40,8 +40,6 @@ class _Watch:
 
     def complete(self, elapsed: float) -> bool:
         """Read the receipt, show what is new, and tell whether there is nothing more to wait for."""
-        if not self._applied.heard:
-            return True
         layout = self._target.layout
         self._receipt = self._target.run(read_receipt(layout, self._org, self._applied.message_id))
         if self._receipt is None:
@@ -85,7 +83,7 @@ class _Watch:
             }
             print_json(summary)
         else:
-            click.echo(_sentence(len(sessions), len(confirmed), slowest))
+            click.echo(_sentence(len(sessions), len(confirmed), slowest, known=not self._silent_brokers))
             for session in missing:
                 click.echo(f"  not confirmed: {_who(session)}, {_trouble(session)}")
             for broker in self._silent_brokers:
@@ -95,7 +93,9 @@ class _Watch:
         return not missing and not self._silent_brokers
 
 
-def _sentence(agents: int, confirmed: int, slowest: int | None) -> str:
+def _sentence(agents: int, confirmed: int, slowest: int | None, *, known: bool) -> str:
+    if not agents and not known:
+        return "No agent confirmed."
     if not agents:
         return "No agent is connected; whoever connects later is told at once."
     text = f"{confirmed} of {counted(agents, 'agent')} confirmed"
