@@ -140,12 +140,8 @@ class Judge:
                 before = newest.get(entry.workflow)
                 if before is not None and entry.body["version"] <= before.body["version"]:
                     self._accuse(f"versions do not rise: {before} {entry}")
-                if (
-                    before is not None
-                    and before.state == "Killed"
-                    and entry.state != "Killed"
-                    and not self._forced(entry)
-                ):
+                left = before is not None and before.state == "Killed" and entry.state != "Killed"
+                if left and not self._forced(entry):
                     self._accuse(f"Killed was left: {before} {entry}")
                 newest[entry.workflow] = entry
         for name, stored in snapshot.workflows.items():
@@ -157,7 +153,13 @@ class Judge:
                 self._accuse(f"stored {stored}, logged {last}")
 
     def _forced(self, entry: Entry) -> bool:
-        return any(deed.tag == entry.tag and deed.forced for deed in self._ledger.deeds)
+        """Whether Killed was left by force: by this very entry, or by one that was lost with the store."""
+        return any(
+            deed.forced
+            and deed.workflow == entry.workflow
+            and (deed.tag == entry.tag or any(deed.began < loss for loss in self._ledger.losses))
+            for deed in self._ledger.deeds
+        )
 
     def _judge_agent(self, agent: Agent, snapshot: Snapshot, log: list[Entry]) -> None:
         self.figures["sessions"] += len(agent.sessions)
@@ -226,13 +228,15 @@ class Judge:
                         self._accuse(f"{agent.name} never acknowledged, but {receipt}")
                 elif session.status is not Delivery.PENDING:
                     self.figures[session.status.value] += 1
+                elif entry.ms / 1000 <= after and not self._lossless:
+                    self.figures["pending, lost with the store"] += 1
                 elif session.broker not in live:
                     self.figures["pending, broker dead"] += 1
                 elif receipt.status is ReceiptStatus.SUPERSEDED:
                     self.figures["pending, superseded"] += 1
                 else:
                     self._accuse(f"{org}: nothing became of session {session} in {receipt.message_id}")
-            if entry.ms / 1000 > after:
+            if entry.ms / 1000 > after or self._lossless:
                 self._judge_acks(entry, receipt, agents)
 
     def _judge_acks(self, entry: Entry, receipt: Receipt, agents: list[Agent]) -> None:
