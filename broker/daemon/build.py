@@ -64,7 +64,7 @@ class Broker:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
-        return self.admin.run, self.control.run, self.fan_out.run
+        return self.admin.run, self.control.run, self.events.alarms.run, self.fan_out.run
 
     def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
         """Work with another configuration from now on; no connection is closed by that.

@@ -9,6 +9,7 @@ from broker.config.model import Config
 from broker.events.hub import Hub
 from broker.keys.cache import KeyCache
 from broker.observe.counters import Counters
+from broker.wire.alarms import Alarms
 
 HistoryReader = Callable[[str, str], Awaitable[tuple[bool, list[tuple[str, bytes]]]]]
 """Given (channel, offset), returns whether nothing is missing, and the (offset, payload) pairs after it."""
@@ -21,6 +22,7 @@ class EventServices:
     Attributes:
         history: reads a channel's kept events, see `broker.store`.
         log: structlog logger.
+        alarms: when to ping; must run.
     """
 
     config: Config
@@ -29,3 +31,4 @@ class EventServices:
     counters: Counters
     history: HistoryReader
     log: Any
+    alarms: Alarms = attrs.field(factory=Alarms)

@@ -51,7 +51,8 @@ class EventSession:
     def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer
         self._services = services
-        self._pong = Doorbell()
+        self._pulse = Doorbell()
+        self._answered = False
         limits = services.config.limits
         self._bucket = TokenBucket(
             limits.max_subscriptions + RESUBSCRIPTION_SPARE, limits.messages_per_second, trio.current_time()
@@ -81,23 +82,31 @@ class EventSession:
             self._bad_in_a_row = 0
             match command:
                 case Pong():
-                    self._pong.ring()
+                    self._answered = True
+                    self._pulse.ring()
                 case Subscribe() | Unsubscribe():
                     await self.subscriptions.put(command)
 
     async def beat(self) -> None:
         """Ping the client; one that leaves a ping unanswered is closed with 4408."""
-        events = self._services.config.events
+        alarms = self._services.alarms
         while True:
-            await trio.sleep(events.ping_interval)
-            self._pong.forget()
+            events = self._services.config.events
+            await self._rest_until(alarms.set(self._pulse, events.ping_interval))
+            self._answered = False
             self._peer.send(PING)
-            with trio.move_on_after(events.pong_timeout) as answered:
-                await self._pong.wait()
-            if answered.cancelled_caught:
+            late = alarms.set(self._pulse, events.pong_timeout)
+            while not self._answered and trio.current_time() < late:
+                await self._pulse.wait()
+            if not self._answered:
                 self._services.counters.heartbeats_missed += 1
                 self._peer.close_soon(CloseCode.HEARTBEAT_MISSED, "no pong")
                 await trio.sleep_forever()
+
+    async def _rest_until(self, due: float) -> None:
+        """Wait for an alarm; the bell also rings for others that are over, and for pongs that nobody waits for."""
+        while trio.current_time() < due:
+            await self._pulse.wait()
 
     def on_key_change(self, record: KeyRecord | None) -> None:
         """Close when the key is no longer good; a rotated key keeps its sessions."""

@@ -4,8 +4,18 @@ The wire knows bytes and frames, never what they mean; sessions live above it.
 """
 
 from broker.wire.outbox import Outbox
-from broker.wire.peer import Peer, PeerClosed, PeerLimits, open_peer
+from broker.wire.peer import OpenConnection, Peer, PeerClosed, PeerLimits, open_peer
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.tls import TlsWire
 
-__all__ = ["Outbox", "Peer", "PeerClosed", "PeerLimits", "PlainWire", "TlsWire", "WireBroken", "open_peer"]
+__all__ = [
+    "OpenConnection",
+    "Outbox",
+    "Peer",
+    "PeerClosed",
+    "PeerLimits",
+    "PlainWire",
+    "TlsWire",
+    "WireBroken",
+    "open_peer",
+]
