@@ -1,6 +1,7 @@
 """`signalbox keys`: who may connect, and what they may see."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,15 +11,18 @@ from broker.cli.output import counted, hint, moment, print_json, print_table
 from broker.cli.revoke import kill_first, live_agents, warn_of
 from broker.cli.target import Target, actor, json_option, target_options
 from broker.cli.types import Duration, Glob, Id
-from broker.store.errors import StoreError
+from broker.store.errors import SealError, StoreError
 from broker.store.key_record import KeyRecord, SignatureRule, shown_of
 from broker.store.keys import NewKey, add_key, find_key, list_keys, revoke_key, rotate_key
+from broker.store.master_key import open_sealer
+from broker.store.sealer import BLINDFOLD
+from broker.store.sealing import seal_keys
 from protocol.channels import grant_for
 
 
 @click.group()
 def keys() -> None:
-    """Make, list, revoke and rotate API keys."""
+    """Make, list, revoke, rotate and seal API keys."""
 
 
 @keys.command()
@@ -50,6 +54,7 @@ def add(
             expires_at=None if expires is None else int(time.time() + expires),
             name=name,
             signature=signature,
+            sealer=target.sealer,
         )
     )
     if as_json:
@@ -103,7 +108,7 @@ def _visible(record: KeyRecord, namespaces: tuple[str, ...]) -> str:
 @target_options
 def list_(target: Target, org: str | None, as_json: bool) -> None:
     """List keys: without the key itself, and without its secret."""
-    records = target.run(list_keys(target.layout, org))
+    records = target.run(list_keys(target.layout, org, BLINDFOLD))
     now = time.time()
     if as_json:
         for record in records:
@@ -149,7 +154,7 @@ def revoke(target: Target, key_id: str, kill: bool, as_json: bool) -> None:
     else:
         warn_of(agents, record)
     try:
-        after = target.run(revoke_key(target.layout, key_id, actor=actor(), limits=target.log_limits))
+        after = target.run(revoke_key(target.layout, key_id, actor=actor(), limits=target.log_limits, sealer=BLINDFOLD))
     except StoreError as error:
         raise Failure(_sentence(error)) from None
     if as_json:
@@ -170,7 +175,16 @@ def rotate(target: Target, key_id: str, now: bool, as_json: bool) -> None:
     """
     overlap = 0.0 if now else target.config.control.key_overlap
     try:
-        record = target.run(rotate_key(target.layout, key_id, overlap=overlap, actor=actor(), limits=target.log_limits))
+        record = target.run(
+            rotate_key(
+                target.layout,
+                key_id,
+                overlap=overlap,
+                actor=actor(),
+                limits=target.log_limits,
+                sealer=target.sealer,
+            )
+        )
     except StoreError as error:
         raise Failure(_sentence(error)) from None
     if as_json:
@@ -180,8 +194,39 @@ def rotate(target: Target, key_id: str, now: bool, as_json: bool) -> None:
     hint("The old secret verifies no more." if now else f"The old secret verifies for another {overlap:g} s.")
 
 
+@keys.command()
+@click.option(
+    "--from",
+    "former",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The master key with which they are sealed now.",
+)
+@json_option
+@target_options
+def seal(target: Target, former: Path | None, as_json: bool) -> None:
+    """Seal all secrets with the master key in redis.master_key_file.
+
+    Those that are stored plainly, and with --from those that are sealed with another master key. Restart the brokers
+    afterwards: with the former master key they can no longer read a key.
+    """
+    try:
+        sealer, previous = open_sealer(target.config.redis.master_key_file), open_sealer(former)
+        if not sealer.fingerprint:
+            raise Failure("there is no master key.", "Set redis.master_key_file.")
+        sealed = target.run(seal_keys(target.layout, sealer, previous))
+    except SealError as error:
+        raise Failure(_sentence(error)) from None
+    if as_json:
+        print_json({"type": "sealed", "keys": sealed.keys, "changed": sealed.changed, "dropped": list(sealed.dropped)})
+    else:
+        click.echo(f"Sealed the secrets of {counted(sealed.changed, 'key')} of {sealed.keys}.")
+    for key_id in sealed.dropped:
+        hint(f"The secret of {key_id}, which is revoked, could not be read and was dropped.")
+
+
 def _existing(target: Target, key_id: str) -> KeyRecord:
-    record = target.run(find_key(target.layout, key_id))
+    record = target.run(find_key(target.layout, key_id, BLINDFOLD))
     if record is None:
         raise Failure(f"there is no key {key_id}.", "See: signalbox keys list")
     return record

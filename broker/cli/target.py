@@ -18,11 +18,14 @@ from broker.config import Config, ConfigError, load
 from broker.config.load import DEFAULT_PATH
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
-from broker.store.errors import WrongSchema
+from broker.store.errors import SealError, WrongSchema
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
+from broker.store.master_key import open_sealer
 from broker.store.request import Operation
 from broker.store.schema import check_schema
+from broker.store.sealer import Sealer
+from broker.store.sealing import check_sealing
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +42,7 @@ class Target:
     dev: bool
     _client: "redis.Redis | None" = None
     _checked: bool = False
+    _sealer: Sealer | None = None
 
     @property
     def layout(self) -> Layout:
@@ -61,6 +65,18 @@ class Target:
             except (ValueError, TypeError, RedisError):
                 raise Failure("redis.url is not a URL that can be used.", "See: signalbox check-config") from None
         return self._client
+
+    @property
+    def sealer(self) -> Sealer:
+        """What keeps the secrets of API keys, made sure to be this installation's; raises Failure if it is not."""
+        if self._sealer is None:
+            try:
+                sealer = open_sealer(self.config.redis.master_key_file)
+                self.run(check_sealing(self.layout, sealer))
+            except SealError as error:
+                raise Failure(f"{error}.") from None
+            self._sealer = sealer
+        return self._sealer
 
     @property
     def log_limits(self) -> LogLimits:

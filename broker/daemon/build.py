@@ -29,6 +29,8 @@ from broker.store.drive import run
 from broker.store.history import history_since
 from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
+from broker.store.master_key import open_sealer
+from broker.store.sealer import Sealer
 from broker.wire import Peer
 
 Worker = Callable[..., Awaitable[None]]
@@ -43,6 +45,7 @@ class Broker:
     Attributes:
         id: names this process at Redis, in receipts and presence; new at every start.
         config: what is in force; see `reconfigure`.
+        sealer: keeps the secrets of API keys.
         workers: what must run before the door opens, each for `nursery.start`.
         admin: what listens to operators.
     """
@@ -52,6 +55,7 @@ class Broker:
     counters: Counters
     links: Links
     layout: Layout
+    sealer: Sealer
     keys: KeyCache
     control: ControlPlane
     hub: Hub
@@ -89,11 +93,16 @@ class Broker:
 
 
 def build(config: Config, links: Links, counters: Counters) -> Broker:
-    """Make a broker on its links, which must already run when the broker does."""
+    """Make a broker on its links, which must already run when the broker does.
+
+    Raises:
+        SealError: there is no master key where the configuration says.
+    """
     broker_id = secrets.token_hex(6)
     layout = Layout(config.redis.prefix)
     call = links.commands.call
-    keys = KeyCache(layout, call, counters, time.time)
+    sealer = open_sealer(config.redis.master_key_file)
+    keys = KeyCache(layout, call, counters, time.time, sealer)
 
     control = build_control(
         config=config,
@@ -158,6 +167,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
                 {kind.value: door.peers(kind) for kind in Kind}, door.state.gate.inside, door.state.slots.waiting
             ),
             links=links.all,
+            sealer=sealer,
             rooms=control.services.rooms,
             hub=hub,
             clock=time.time,
@@ -165,7 +175,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
         )
     )
     return Broker(
-        broker_id, config, counters, links, layout, keys, control, hub, events, fan_out, readiness, door, admin
+        broker_id, config, counters, links, layout, sealer, keys, control, hub, events, fan_out, readiness, door, admin
     )
 
 

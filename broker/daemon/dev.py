@@ -28,7 +28,9 @@ async def announce_dev(broker: Broker, where: str) -> None:
         broker: is listening.
         where: "host:port".
     """
-    operation = add_key(broker.layout, ORGANIZATION, workflow_id=WORKFLOW, channels=("*",), name="dev")
+    operation = add_key(
+        broker.layout, ORGANIZATION, workflow_id=WORKFLOW, channels=("*",), name="dev", sealer=broker.sealer
+    )
     key = await run(broker.links.commands.call, operation)
     print(GREETING.format(where=where, key=key.api_key, secret=key.record.secret_key), file=sys.stderr, flush=True)
 

@@ -13,6 +13,7 @@ from broker.link.server_check import check_server
 from broker.observe import get_logger
 from broker.store.drive import run
 from broker.store.schema import check_schema
+from broker.store.sealing import check_sealing
 
 PATIENCE = 2.0
 """Seconds to wait for Redis before the door opens without it: upgrades are held then, and health says why."""
@@ -39,6 +40,7 @@ class StoreCheck:
         Raises:
             StartupError: it cannot be used.
             WrongSchema: it holds the data of another layout.
+            SealError: its secrets are sealed with another master key.
         """
         with trio.move_on_after(PATIENCE):
             await self._pass()
@@ -66,6 +68,7 @@ class StoreCheck:
             try:
                 await check_server(links.commands, durable=self.durable)
                 await run(links.commands.call, check_schema(self.broker.layout))
+                await run(links.commands.call, check_sealing(self.broker.layout, self.broker.sealer))
             except LinkDown:
                 await trio.sleep(RETRY_SECONDS)
             else:

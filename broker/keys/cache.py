@@ -14,8 +14,9 @@ from redis.exceptions import RedisError
 
 from broker.keys.errors import KeysUnavailable
 from broker.keys.watches import Callback, Watches
-from broker.observe import Counters
+from broker.observe import Counters, Repeated, get_logger
 from broker.store.drive import Call, run
+from broker.store.errors import SealError
 from broker.store.key_record import KeyRecord, hash_of
 from broker.store.keys import decode_key_change, lookup_key
 from broker.store.layout import Layout
@@ -78,6 +79,7 @@ class KeyCache:
         self._flights: dict[str, _Flight] = {}
         self._changes = 0  # how often anything changed: what was being read meanwhile may be old
         self._lookups = trio.Semaphore(MAX_LOOKUPS)
+        self._say = Repeated(get_logger(part="keys"))
         self._watches = Watches(self._read, clock)
 
     async def lookup(self, api_key: str) -> KeyRecord | None:
@@ -170,6 +172,9 @@ class KeyCache:
             with trio.fail_after(LOOKUP_SECONDS):
                 async with self._lookups:
                     return await self._read_settled(key_hash)
+        except SealError as error:
+            self._say.error("seal", "the secret of a key cannot be read: it admits nobody", why=str(error))
+            raise KeysUnavailable(str(error)) from None
         except (RedisError, trio.TooSlowError, ValueError) as error:
             raise KeysUnavailable(str(error)) from None
 

@@ -21,6 +21,10 @@ class KeyRevoked(StoreError):
         self.key_id = key_id
 
 
+class SealError(StoreError, ValueError):
+    """A secret cannot be sealed or unsealed: the master key is missing, another, or the secret was altered."""
+
+
 class WrongSchema(StoreError):
     """The data in this Redis was written by an incompatible Signalbox."""
 

@@ -73,7 +73,7 @@ def list_keys(
 ) -> Operation[tuple[KeyRecord, ...]]:
     """Read every key of an organization, or of all: revoked and expired ones too, oldest first."""
     if organization_id is None:
-        hashes = yield from _all_hashes(layout)
+        hashes = yield from all_hashes(layout)
     else:
         check_id(organization_id, "organization_id")
         reply = yield command("SMEMBERS", layout.org_keys(organization_id))
@@ -166,7 +166,8 @@ def rotate_key(
     Raises UnknownKey, and KeyRevoked for a key that no longer opens anything.
     """
     before = yield from _existing(layout, key_id, sealer)
-    reply = yield ROTATE((layout.key(before.hash),), sealer.seal(secrets.token_hex(32)), int(overlap), actor or "")
+    sealed = sealer.seal(secrets.token_hex(32), before.hash)
+    reply = yield ROTATE((layout.key(before.hash),), sealed, int(overlap), actor or "")
     if text(reply) != "rotated":
         raise KeyRevoked(key_id)
     return (yield from _tell(layout, before, "rotated", actor, limits, sealer))
@@ -197,7 +198,8 @@ def _announce(layout: Layout, record: KeyRecord, change: Change) -> Operation[No
     yield command("PUBLISH", layout.key_changes(), orjson.dumps(attrs.asdict(told)))
 
 
-def _all_hashes(layout: Layout) -> Operation[set[str]]:
+def all_hashes(layout: Layout) -> Operation[set[str]]:
+    """Find the SHA-256 hex of every API key that there is."""
     found: set[str] = set()
     start = layout.key("")
     cursor = "0"

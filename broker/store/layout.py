@@ -91,6 +91,10 @@ class Layout:
         """Channel: a small JSON object for each change of a key."""
         return f"{self.prefix}signalbox:keys"
 
+    def sealing(self) -> str:
+        """String: the fingerprint of the master key that seals the secrets of API keys; absent where none does."""
+        return f"{self.prefix}signalbox:sealing"
+
     def schema(self) -> str:
         """String: the version of this layout."""
         return f"{self.prefix}signalbox:schema"

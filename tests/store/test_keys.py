@@ -19,12 +19,14 @@ from tests.store.helpers import LAYOUT, ORG, done, stopped_after
 class Reversed:
     """A sealer that is easy to see through."""
 
-    def seal(self, secret: str) -> str:
-        return "sealed:" + secret[::-1]
+    fingerprint = "mirror"
 
-    def unseal(self, sealed: str) -> str:
-        assert sealed.startswith("sealed:")
-        return sealed.removeprefix("sealed:")[::-1]
+    def seal(self, secret: str, owner: str) -> str:
+        return f"sealed:{owner}:" + secret[::-1]
+
+    def unseal(self, stored: str, owner: str) -> str:
+        assert stored.startswith(f"sealed:{owner}:")
+        return stored.removeprefix(f"sealed:{owner}:")[::-1]
 
 
 def test_new_key_reads_back(valkey: Valkey) -> None:

@@ -17,8 +17,8 @@ def test_a_ticket_is_taken_once(valkey: Valkey) -> None:
 def test_a_ticket_is_stored_as_a_hash_and_expires(valkey: Valkey) -> None:
     """Neither the ticket nor its key can be read from the store, and nothing is left of it after its lifetime."""
     ticket = run_sync(valkey.client, make_ticket(LAYOUT, "ab" * 32, 30))
-    (name,) = (bytes(key).decode() for key in valkey.client.keys("*"))
-    assert name.startswith("t:signalbox:ticket:")
+    (name,) = (str(key) for key in valkey.client.keys("*"))
+    assert "t:signalbox:ticket:" in name
     assert ticket not in name
     assert 0 < valkey.client.ttl(name) <= 30
     valkey.client.pexpire(name, 0)

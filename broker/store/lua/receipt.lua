@@ -44,18 +44,18 @@ local parts = read(ARGV[2])
 if ARGV[1] == 'mark' then
   if parts[1] ~= 'confirmed' then
     parts[1] = ARGV[3]
+    if ARGV[4] ~= '-' then
+      parts[6] = ARGV[4]
+    end
+    write(ARGV[2], parts)
   end
-  if ARGV[4] ~= '-' then
-    parts[6] = ARGV[4]
-  end
-  write(ARGV[2], parts)
   return 0
 end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if parts[1] ~= 'confirmed' then
-  parts[1] = 'confirmed'
+  parts[1], parts[6] = 'confirmed', '-'
   parts[5] = string.format('%.0f', math.max(0, now - tonumber(issued)))
   local skew = tonumber(ARGV[3]) - now / 1000
   if math.abs(skew) > tonumber(ARGV[4]) then
