@@ -167,6 +167,8 @@ class Member:
         Every other time it is signed with the other secret of a rotated key: the client may know only that one.
         """
         pending.attempts += 1
+        if pending.attempts == 1:
+            self._services.receipts.overdue(self, pending)
         if self.holding or self.peer.pending_bytes:
             return
         signer = self._signer

@@ -68,6 +68,10 @@ class ReceiptBook:
         message_id = pending.publication.message_id
         self._add(partial(acknowledge, self._layout, member.organization_id, message_id, member.peer.id, received_at))
 
+    def overdue(self, member: Member, pending: Pending) -> None:
+        """Note why an addressee may not have acknowledged a message in time; it is still waited for."""
+        self._mark(member, pending, Delivery.PENDING, cause(member))
+
     def unconfirmed(self, member: Member, pending: Pending) -> None:
         """Note that an addressee was sent a message often enough, and why it may not have acknowledged it."""
         self._mark(member, pending, Delivery.UNCONFIRMED, diagnose(member))
@@ -120,7 +124,12 @@ class ReceiptBook:
 
 
 def diagnose(member: Member) -> str:
-    """Say why a session may not acknowledge, for the operator who waits for it."""
+    """Say why a session does not acknowledge, for the operator who waits for it."""
+    return cause(member) or "connected, but did not acknowledge"
+
+
+def cause(member: Member) -> str | None:
+    """Say what may keep a session from acknowledging; None if nothing speaks for anything."""
     if member.clock_skew is not None and abs(member.clock_skew) > MAX_CLOCK_SKEW:
         return f"clock is off by {member.clock_skew:.0f} s"
     if member.wrong_signatures:
@@ -129,4 +138,4 @@ def diagnose(member: Member) -> str:
         return "silent: it answers no pings"
     if member.secret is not None and not member.acked:
         return f"never acknowledged anything: wrong secret, or a clock off by more than {MAX_CLOCK_SKEW:.0f} s?"
-    return "connected, but did not acknowledge"
+    return None

@@ -100,6 +100,25 @@ async def test_never_acknowledged(valkey: Valkey) -> None:
         await only_session(valkey, message_id, Delivery.GONE)
 
 
+async def test_overdue_is_explained_at_once(valkey: Valkey) -> None:
+    """At the first resend the receipt says what may be wrong; an ack clears that."""
+    api_key, record = add_key(valkey, "wf")
+    assert record.secret_key is not None
+    async with (
+        running_broker(valkey, ack_timeout=0.05, ack_attempts=5) as broker,
+        await broker.connect(api_key, record.secret_key) as client,
+    ):
+        await client.receive()
+        message_id = publisher(valkey).kill(ORG, "wf").message_id
+        await client.receive()
+        await eventually(lambda: any(each.diagnosis for each in receipt(valkey, message_id).sessions))
+        found = await only_session(valkey, message_id, Delivery.PENDING)
+        assert found.diagnosis is not None
+        assert "wrong secret, or a clock off" in found.diagnosis
+        await acknowledge(client, message_id, int(time.time()))
+        assert (await only_session(valkey, message_id, Delivery.CONFIRMED)).diagnosis is None
+
+
 async def test_an_id_that_is_not_pending_counts_nowhere(broker: Broker, valkey: Valkey) -> None:
     """An ack for a message that this very session does not wait for confirms nothing."""
     api_key, _ = add_key(valkey, "wf")

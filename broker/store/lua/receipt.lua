@@ -42,7 +42,8 @@ end
 
 local parts = read(ARGV[2])
 if ARGV[1] == 'mark' then
-  if parts[1] ~= 'confirmed' then
+  -- Notes may be written down in another order than they were made: "pending" replaces nothing that is final.
+  if parts[1] ~= 'confirmed' and (ARGV[3] ~= 'pending' or parts[1] == 'pending') then
     parts[1] = ARGV[3]
     if ARGV[4] ~= '-' then
       parts[6] = ARGV[4]
