@@ -89,6 +89,7 @@ class WsClient:
         headers: dict[str, str] | None = None,
         *,
         subprotocols: tuple[str, ...] = (),
+        host: str = "broker.test",
         tls: ssl.SSLContext | None = None,
         patience: float = 10.0,
         answer_pings: bool = True,
@@ -97,7 +98,7 @@ class WsClient:
         with trio.fail_after(patience):
             client = cls(await dial(address, tls), patience, answer_pings)
             extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-            request = Request(host="broker.test", target=target, extra_headers=extra, subprotocols=list(subprotocols))
+            request = Request(host=host, target=target, extra_headers=extra, subprotocols=list(subprotocols))
             try:
                 await client._handshake(request)
             except BaseException:
