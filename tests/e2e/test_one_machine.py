@@ -1,0 +1,192 @@
+"""A broker that brings its own store: `make run`, and an installation on one machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGINT, SIGKILL
+
+import attrs
+import pytest
+
+from tests.e2e.broker import AGENT, Agent, Broker, Installation
+from tests.e2e.program import PATIENCE, Program, children, gone
+
+ROOT = Path(__file__).parents[2]
+
+
+@attrs.frozen
+class Checkout:
+    """A directory as `make run` leaves it, in which the printed commands can be run, and the user's private one."""
+
+    folder: Path
+    runtime: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the user's shell has in its environment."""
+        return {
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "SIGNALBOX_SERVER__BIND": "127.0.0.1:0",
+            "SIGNALBOX_ADMIN__BIND": "127.0.0.1:0",
+            "HOME": str(self.folder),
+        }
+
+    def serve(self) -> Program:
+        """Do what `make run` does, in the foreground of a terminal of its own."""
+        return Program([".venv/bin/signalbox", "serve", "--dev"], self.environ, self.folder, own_group=True)
+
+    def type(self, command: str) -> str:
+        """Type a command into the user's shell and return what it prints."""
+        environ = {**os.environ, **self.environ}
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=self.folder, env=environ, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    """Return such a directory."""
+    program = tmp_path / ".venv/bin/signalbox"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m broker "$@"\n')
+    program.chmod(0o755)
+    runtime = Path(tempfile.mkdtemp(prefix="signalbox-e2e-"))
+    yield Checkout(tmp_path, runtime)
+    left = list(runtime.iterdir())
+    shutil.rmtree(runtime)
+    assert not left
+
+
+def greeting(broker: Program) -> str:
+    """Wait until a dev broker has said all that it says at its start, and return that."""
+    broker.find(broker.err, lambda line: "Ctrl-C ends it" in line or None)
+    return "\n".join(broker.err)
+
+
+def interrupt(broker: Program) -> int:
+    """Press ctrl-C, which all processes of the terminal's foreground get, and return the exit status."""
+    os.killpg(broker.pid, SIGINT)
+    return broker.wait()
+
+
+def store_of(pid: int) -> int:
+    """Return the process id of the store that a broker has started."""
+    (store,) = [child for child, command in children(pid).items() if "valkey" in command]
+    return store
+
+
+def test_make_run(checkout: Checkout) -> None:
+    """What `serve --dev` prints works as printed, and ctrl-C leaves no process and no file."""
+    before = set(checkout.folder.rglob("*"))
+    with checkout.serve() as broker:
+        said = greeting(broker)
+        tail, publish, kill, status = re.findall(r"(?m)^ +(\.venv/bin/signalbox .*)$", said)
+        agent_call = re.search(r'api_key="(\S+)",\s+secret_key="(\S+)",\s+api_url="(\S+)"', said)
+        assert agent_call is not None
+        agent_args = [sys.executable, str(AGENT), *agent_call.groups(), "demo"]
+        with (
+            Program(["sh", "-c", f"exec {tail}"], checkout.environ, checkout.folder) as tailing,
+            Program(agent_args, checkout.environ) as agent_program,
+        ):
+            tailing.find(tailing.err, lambda line: "listening on workflow:demo" in line or None)
+            checkout.type(publish)
+            tailing.find(tailing.out, lambda line: '"running"' in line or None)
+            agent = Agent(agent_program)
+            agent.next("runs")
+            assert "1 of 1 agent confirmed" in checkout.type(kill)
+            assert agent.next("killed")["reason"] == "trying it out"
+            assert re.search(r"demo\s+Killed", checkout.type(status))
+            assert agent.end() == []
+            assert tailing.stop(SIGINT) == 0
+        store = store_of(broker.pid)
+        assert interrupt(broker) == 0
+        assert gone(store)
+    assert not any("Traceback" in line for line in broker.err)
+    assert {path for path in checkout.folder.rglob("*") if "nullrun" not in str(path)} == before
+
+
+def test_make_run_twice(checkout: Checkout) -> None:
+    """A second dev broker of the same user is refused with a sentence, and the first one is not disturbed."""
+    with checkout.serve() as first:
+        said = greeting(first)
+        with checkout.serve() as second:
+            assert second.wait() == 1
+            assert len(second.err) == 1
+            assert "signalbox: " in second.err[0]
+        checkout.type(re.findall(r"(?m)^ +(\.venv/bin/signalbox publish .*)$", said)[0])
+        assert interrupt(first) == 0
+
+
+def test_killed_dev_broker(checkout: Checkout) -> None:
+    """Kill -9 of the broker ends its store, too, and the next `make run` starts as if nothing had been."""
+    with checkout.serve() as broker:
+        greeting(broker)
+        store = store_of(broker.pid)
+        broker.stop(SIGKILL)
+        assert gone(store)
+    with checkout.serve() as broker:
+        greeting(broker)
+        assert interrupt(broker) == 0
+
+
+def test_killed_dev_store(checkout: Checkout) -> None:
+    """Kill -9 of the embedded store is healed: it is started again, and sockets that are open go on."""
+    with checkout.serve() as broker:
+        tail, publish, *_ = re.findall(r"(?m)^ +(\.venv/bin/signalbox .*)$", greeting(broker))
+        with Program(["sh", "-c", f"exec {tail}"], checkout.environ, checkout.folder) as tailing:
+            tailing.find(tailing.err, lambda line: "listening on workflow:demo" in line or None)
+            store = store_of(broker.pid)
+            os.kill(store, SIGKILL)
+            assert gone(store)
+            tailing.find(tailing.err, lambda line: "events may be missing" in line or None)
+            checkout.type(publish)
+            tailing.find(tailing.out, lambda line: '"running"' in line or None)
+            assert store_of(broker.pid) != store
+        assert interrupt(broker) == 0
+
+
+def test_state_outlives_the_broker(tmp_path: Path) -> None:
+    """With a data directory keys and decisions are there again after a restart, in order or by kill -9."""
+    site = Installation.write(tmp_path, redis={"url": "embedded", "data_dir": str(tmp_path / "data")})
+    with site.serve() as broker:
+        key = site.add_key("acme", "wf")
+        site.run("pause", "acme", "wf", "--reason", "over night")
+        store = store_of(broker.program.pid)
+        assert broker.program.stop() == 0
+        assert gone(store)
+    with site.serve() as broker:
+        with site.agent(key, broker.url) as agent:
+            assert agent.next("runs", "paused")["reason"] == "over night"
+            site.run("kill", "acme", "wf", "--reason", "for good", "--wait", "10")
+            assert agent.next("killed")["reason"] == "for good"
+            assert agent.end() == []
+        store = store_of(broker.program.pid)
+        broker.program.stop(SIGKILL)
+        assert gone(store)
+    with site.serve() as broker, site.agent(key, broker.url) as agent:
+        assert agent.next("connected")["states"] == {"wf": "Killed"}
+        assert agent.end() == []
+        assert broker.program.stop() == 0
+
+
+def test_data_directory_in_use(tmp_path: Path) -> None:
+    """Two brokers cannot use one data directory: the second one says who does, and goes."""
+    site = Installation.write(tmp_path, redis={"url": "embedded", "data_dir": str(tmp_path / "data")})
+    with site.serve() as broker:
+        with site.start("serve") as second:
+            assert second.wait() == 1
+            assert str(tmp_path / "data") in "\n".join(second.err)
+            assert "Traceback" not in "\n".join(second.err)
+        assert _alive(broker)
+        assert broker.program.stop() == 0
+
+
+def _alive(broker: Broker) -> bool:
+    return broker.installation.json("keys", "list") == []
