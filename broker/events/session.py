@@ -34,7 +34,7 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
     unwatch = services.keys.watch(key, session.on_key_change)
     try:
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(peer.run_writer)
+            tasks.start_soon(peer.outbox.run_writer)
             tasks.start_soon(session.beat)
             tasks.start_soon(session.subscriptions.run)
             await session.read()
@@ -92,7 +92,9 @@ class EventSession:
         alarms = self._services.alarms
         while True:
             events = self._services.config.events
-            await self._rest_until(alarms.set(self._pulse, events.ping_interval))
+            due = alarms.set(self._pulse, events.ping_interval)
+            while trio.current_time() < due:  # the bell also rings for alarms that are over, and for pongs
+                await self._pulse.wait()
             self._answered = False
             self._peer.send(PING)
             late = alarms.set(self._pulse, events.pong_timeout)
@@ -102,11 +104,6 @@ class EventSession:
                 self._services.counters.heartbeats_missed += 1
                 self._peer.close_soon(CloseCode.HEARTBEAT_MISSED, "no pong")
                 await trio.sleep_forever()
-
-    async def _rest_until(self, due: float) -> None:
-        """Wait for an alarm; the bell also rings for others that are over, and for pongs that nobody waits for."""
-        while trio.current_time() < due:
-            await self._pulse.wait()
 
     def on_key_change(self, record: KeyRecord | None) -> None:
         """Close when the key is no longer good; a rotated key keeps its sessions."""

@@ -43,7 +43,7 @@ class Subscriptions:
         self._services = services
         self._namespaces: tuple[str, ...] = ()
         self._grant = Grant((), frozenset())
-        self._commands: deque[Command] = deque()
+        self._commands: deque[Command] | None = None  # only while there are any: an empty one weighs 600 bytes
         self._bell = Doorbell()
         self._room: trio.Event | None = None
         self._held: dict[str, Channel] = {}
@@ -52,13 +52,18 @@ class Subscriptions:
 
     async def put(self, command: Command) -> None:
         """Queue a command; waits while too many wait already, which holds the client back."""
-        while len(self._commands) >= self._services.config.limits.max_subscriptions * WAITING_PER_SUBSCRIPTION:
+        while (
+            self._commands
+            and len(self._commands) >= self._services.config.limits.max_subscriptions * WAITING_PER_SUBSCRIPTION
+        ):
             self._room = trio.Event()
             await self._room.wait()
         self.put_error(command)
 
     def put_error(self, command: Command) -> None:
         """Queue an answer in its place among the others."""
+        if self._commands is None:
+            self._commands = deque()
         self._commands.append(command)
         self._bell.ring()
 
@@ -71,6 +76,7 @@ class Subscriptions:
                 if self._room is not None:
                     self._room.set()
                     self._room = None
+            self._commands = None
 
     def release_all(self) -> None:
         """Give all channels up; the session is over."""
