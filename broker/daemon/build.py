@@ -81,6 +81,7 @@ class Broker:
         self.events.config = config
         self.control.services.config = config
         self.fan_out.max_publication_bytes = config.limits.max_publication_bytes
+        self.fan_out.rate.per_second = config.limits.publications_per_second
         self.door.state.services.config = config
         self.door.reconfigure()
         self.door.use_tls(tls)
@@ -118,7 +119,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     links.hearers.control_restored = control.feed.on_restored
 
     hub = Hub(links.events, layout)
-    fan_out = FanOut(hub, counters, config.limits.max_publication_bytes)
+    fan_out = FanOut(hub, counters, config.limits.max_publication_bytes, config.limits.publications_per_second)
     links.hearers.events = fan_out.on_batch
     links.hearers.events_restored = fan_out.note_break
     events = EventServices(
@@ -132,11 +133,11 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
 
     readiness = ReadinessProbe(links, lambda: control.services.rooms.blind_since)
 
-    async def serve_events(peer: Peer, key: KeyRecord) -> None:
-        await run_event_session(peer, key, events)
+    def serve_events(peer: Peer, key: KeyRecord) -> Awaitable[None]:
+        return run_event_session(peer, key, events)
 
-    async def serve_control(peer: Peer, key: KeyRecord, api_key: str, org: str, secret: str | None) -> None:
-        await run_control_session(peer, key, api_key, org, control.services, secret=secret)
+    def serve_control(peer: Peer, key: KeyRecord, api_key: str, org: str, secret: str | None) -> Awaitable[None]:
+        return run_control_session(peer, key, api_key, org, control.services, secret=secret)
 
     door = Door(
         DoorServices(

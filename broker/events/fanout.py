@@ -7,12 +7,14 @@ import trio
 
 from broker.events.hub import Channel, Hub
 from broker.events.pace import Pace
+from broker.events.rate import PublicationRate
 from broker.observe.counters import Counters
 from broker.observe.log import get_logger
 from broker.observe.repeated import Repeated
 from broker.wire.doorbell import Doorbell
 from broker.wire.turn import Turn
 from protocol.codec import encode
+from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.events import ResyncRequired, check_event
 from protocol.frames import text_frame
@@ -21,6 +23,8 @@ JOIN_BYTES = 262144
 """Frames of one channel are joined up to this size; larger publications go by themselves."""
 
 BREAK = "the broker was cut off from Redis"
+
+FLOOD = "more was published than is allowed for a channel"
 
 SLICE = 64
 """Subscribers written to between two looks at the clock, if what they get is small."""
@@ -32,12 +36,15 @@ SLICE_BYTES = 1 << 20
 class FanOut:
     """Takes the event link's batches. A publication is checked and framed once; the same bytes go to everybody."""
 
-    def __init__(self, hub: Hub, counters: Counters, max_publication_bytes: int) -> None:
+    def __init__(
+        self, hub: Hub, counters: Counters, max_publication_bytes: int, publications_per_second: float = 20_000.0
+    ) -> None:
         self._hub = hub
         self._counters = counters
         self._broken = Doorbell()
         self._telling = trio.Lock()
         self._pace = Pace(time.perf_counter())
+        self.rate = PublicationRate(publications_per_second)
         self.max_publication_bytes = max_publication_bytes
         self._complaints = Repeated(get_logger(part="events"))
 
@@ -64,6 +71,10 @@ class FanOut:
                 continue
             if channel.has_gap:  # whoever asks for what came after his last event must not have seen a later one
                 await self._tell_of_gap(channel, turn)
+            admitted = self.rate.admit(channel, len(payloads), began)
+            if admitted < len(payloads):
+                self._drop(channel.name, len(payloads) - admitted)
+                del payloads[admitted:]
             frames = self._frames(channel.name, payloads)
             if frames:
                 self._counters.publications += len(frames)
@@ -83,13 +94,29 @@ class FanOut:
         self._broken.ring()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell subscribers of breaks, until cancelled."""
-        task_status.started()
+        """Tell subscribers of breaks and of what was dropped, until cancelled."""
+        async with trio.open_nursery() as tellers:
+            tellers.start_soon(self._tell_of_drops)
+            task_status.started()
+            while True:
+                await self._broken.wait()
+                turn = Turn()
+                for channel in list(self._hub.channels.values()):
+                    await self._tell_of_gap(channel, turn)
+
+    async def _tell_of_drops(self) -> None:
         while True:
-            await self._broken.wait()
             turn = Turn()
-            for channel in list(self._hub.channels.values()):
-                await self._tell_of_gap(channel, turn)
+            for channel in await self.rate.next_to_tell():
+                await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, FLOOD))), 1, turn)
+
+    def _drop(self, channel: str, count: int) -> None:
+        self._counters.publications_dropped[ErrorCode.RATE_LIMITED] += count
+        self._complaints.warning(
+            f"{channel} rate",
+            "publications dropped: a channel is above limits.publications_per_second",
+            channel=channel,
+        )
 
     async def _tell_of_gap(self, channel: Channel, turn: Turn) -> None:
         """Tell every subscriber of a channel that publications may have been missed, once, before anything newer."""

@@ -6,6 +6,7 @@ from broker.events.roster import Roster, Subscriber
 from broker.link.confirmation import Confirmation
 from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
+from broker.wire.bucket import TokenBucket
 
 
 @attrs.define(eq=False)
@@ -19,6 +20,7 @@ class Channel:
         subscribers: session id -> where its frames go.
         frames, bytes: all that was delivered to each of those who were there all the time.
         version: rises whenever somebody joins or leaves.
+        allowance: what it may still have, see `PublicationRate`.
         told: which connection to Redis (its generation) subscribers know to have begun, and may have missed something.
     """
 
@@ -30,6 +32,7 @@ class Channel:
     bytes: int = 0
     version: int = 0
     told: int = 0
+    allowance: TokenBucket | None = None
     _roster: Roster | None = None
 
     def join(self, session_id: str, subscriber: Subscriber) -> None:
