@@ -39,8 +39,9 @@ class ControlFeed:
         """Keep the broker-wide subscriptions wanted, until cancelled; started when they are confirmed or overdue."""
         async with trio.open_nursery() as subscriptions:
             with trio.move_on_after(CONFIRM_SECONDS):
-                await subscriptions.start(self._keep, self._link.subscribe, self._key_changes)
+                # The pattern first: claims go by when the connection's first subscription began.
                 await subscriptions.start(self._keep, self._link.psubscribe, self._layout.control_pattern().encode())
+                await subscriptions.start(self._keep, self._link.subscribe, self._key_changes)
             task_status.started()
             await trio.sleep_forever()
 

@@ -37,6 +37,7 @@ class _Item:
     payload: bytes
     claimant: Claimant
     serial: int
+    heard_ms: int
 
 
 class InputDesk:
@@ -85,6 +86,7 @@ class InputDesk:
     async def accept(self, channel: bytes, payload: bytes) -> None:
         """Take one publication; waits only when very many are waiting already."""
         self._counters.control_inputs += 1
+        heard_ms = self._link.server_ms()
         claimant = Claimant(self._broker_id, self._link.generation, self._link.subscribed_at)
         try:
             organization_id = self._organization_of(channel)
@@ -93,7 +95,7 @@ class InputDesk:
             self._refuse(error.code, channel=channel, reason=error.message)
             return
         await self._waiting.acquire()
-        item = _Item(message, payload, claimant, next(self._serials))
+        item = _Item(message, payload, claimant, next(self._serials), heard_ms)
         lane = self._lanes.get(organization_id)
         if lane is not None:
             lane.append(item)
@@ -122,6 +124,7 @@ class InputDesk:
                 item.payload,
                 item.claimant,
                 serial=item.serial,
+                heard_ms=item.heard_ms,
                 limits=self._limits,
             )
             try:

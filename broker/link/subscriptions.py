@@ -36,10 +36,19 @@ class SubscriptionLink(Link):
         super().__init__(address, name, **bounds)
         self.subscribed_at = 0
         """The server's time in milliseconds just before the first SUBSCRIBE of this connection; 0 before that."""
+        self._told = (0, 0.0)  # the server's clock in ms, and time.monotonic() when it told
         self._on_restored = on_restored
         self._wanted: dict[tuple[bool, bytes], Confirmation] = {}
         self._orders: list[tuple[bool, Confirmation]] = []  # (subscribe, which), in order, for the next write
         self._restoring: set[Confirmation] | None = None
+
+    def server_ms(self) -> int:
+        """Return the server's clock in milliseconds, as told at the subscription and carried on by ours; 0 before that.
+
+        It is late by at most what the telling took, never early.
+        """
+        told, when = self._told
+        return int(told + (time.monotonic() - when) * 1000) if told else 0
 
     @property
     def wanted(self) -> int:
@@ -149,6 +158,7 @@ class _ClockSlot:
             self.ms = int(seconds) * 1000 + int(micros) // 1000
         except (TypeError, ValueError):
             self.ms = int(time.time() * 1000)
+        self.link._told = (self.ms, time.monotonic())
         if not self.link.subscribed_at:
             self.link.subscribed_at = self.ms
 

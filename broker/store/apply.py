@@ -62,13 +62,15 @@ def claim(
     claimant: Claimant,
     *,
     serial: int | None = None,
+    heard_ms: int | None = None,
     limits: LogLimits | None = None,
 ) -> Operation[Applied]:
     """Claim and apply a plain publication, which every broker hears and hands in; the first wins.
 
     ``payload`` is exactly what was published: without a message_id, identical publications are told apart by counting
     them per claimant. ``serial``, a number that the claimant never uses for another publication, makes it safe to hand
-    one in again after its answer was lost.
+    one in again after its answer was lost. ``heard_ms`` is when it was heard, by the server's clock: what was applied
+    at that time or later cannot have been another publication before it.
 
     Raises ProtocolError for an organization_id that is none.
     """
@@ -81,7 +83,8 @@ def claim(
         key = layout.seen(organization_id, digest)
         name = f"{claimant.broker_id}:{claimant.generation}"
         identity = ("payload", name, claimant.since_ms, "" if serial is None else serial, digest)
-    return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits)
+    heard = "" if heard_ms is None else heard_ms
+    return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, heard)
 
 
 def _claim_key(layout: Layout, organization_id: str, message: ControlInput, message_id: str) -> str:
@@ -99,6 +102,7 @@ def _call(
     actor: str | None,
     force: bool,
     limits: LogLimits | None,
+    heard: Argument = "",
 ) -> Operation[Applied]:
     check_id(organization_id, "organization_id")
     workflow_id, _ = target_of(message)
@@ -136,5 +140,6 @@ def _call(
         message_id,
         secrets.token_hex(8),  # the epoch, if this begins one
         *limit_args(limits),
+        heard,
     )
     return decode_applied(reply)

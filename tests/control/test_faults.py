@@ -142,14 +142,14 @@ async def test_two_brokers_apply_once(valkey: Valkey) -> None:
         await snapshot(first)
         await snapshot(second)
         for number in range(20):
-            state = "tripped" if number % 2 else "flagged"
+            state = "paused" if number % 2 else "flagged"
             valkey.client.publish(
                 f"control:{ORG}", json.dumps({"type": "state_change", "workflow_id": "wf", "state": state})
             )
         for client in (first, second):
             changes = [await client.receive_json() for _ in range(20)]
             assert [each["version"] for each in changes] == list(range(1, 21))
-            assert [each["state"] for each in changes] == ["Flagged", "Tripped"] * 10
+            assert [each["state"] for each in changes] == ["Flagged", "Paused"] * 10
         await eventually(lambda: one.counters.control_inputs + two.counters.control_inputs == 40)
         applied = [each.counters.control_applied for each in (one, two)]
         await eventually(lambda: sum(sum(each.values()) for each in applied) == 40)

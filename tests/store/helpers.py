@@ -33,10 +33,18 @@ def with_key(valkey: Valkey) -> None:
     valkey.client.sadd(LAYOUT.org_keys(ORG), "0" * 64)
 
 
-def heard_by(valkey: Valkey, payload: bytes, broker: str, since_ms: int = 0, serial: int | None = None) -> Applied:
-    """Hand in a plain publication as a broker that has listened since ``since_ms``."""
+def heard_by(
+    valkey: Valkey,
+    payload: bytes,
+    broker: str,
+    since_ms: int = 0,
+    serial: int | None = None,
+    heard_ms: int | None = None,
+) -> Applied:
+    """Hand in a plain publication as a broker that has listened since ``since_ms`` and heard it at ``heard_ms``."""
     message = decode_control_input(payload)
-    return done(valkey, claim(LAYOUT, ORG, message, payload, Claimant(broker, 1, since_ms), serial=serial))
+    claimant = Claimant(broker, 1, since_ms)
+    return done(valkey, claim(LAYOUT, ORG, message, payload, claimant, serial=serial, heard_ms=heard_ms))
 
 
 def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> None:

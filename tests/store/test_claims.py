@@ -120,6 +120,28 @@ def test_late_broker_does_not_undo_a_resume(valkey: Valkey) -> None:
     assert heard_by(valkey, PAUSE, "slow", long_ago).status is Status.DUPLICATE
 
 
+def test_new_broker_does_not_undo_a_resume(valkey: Valkey) -> None:
+    """A broker that has just begun to listen, and presents late what it heard when it was applied, undoes nothing."""
+    with_key(valkey)
+    joined = now_ms(valkey)
+    tick(valkey)
+    heard_by(valkey, PAUSE, "quick", joined - 60_000)
+    heard = now_ms(valkey)
+    change(valkey, State.NORMAL)
+    assert heard_by(valkey, PAUSE, "new", joined, heard_ms=heard).status is Status.DUPLICATE
+
+
+def test_new_broker_is_in_doubt_of_what_it_hears_clearly_later(valkey: Valkey) -> None:
+    """Heard more than a quarter of a second after the application, it may be the next publication: it is applied."""
+    with_key(valkey)
+    joined = now_ms(valkey)
+    tick(valkey)
+    heard_by(valkey, PAUSE, "quick", joined - 60_000)
+    later = now_ms(valkey) + 300
+    change(valkey, State.NORMAL)
+    assert heard_by(valkey, PAUSE, "new", joined, heard_ms=later).status is Status.APPLIED
+
+
 def test_broker_that_missed_one_is_not_behind_for_ever(valkey: Valkey) -> None:
     """After ten quiet seconds everybody counts anew; only what was handed in last is still known as such."""
     with_key(valkey)

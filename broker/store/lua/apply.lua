@@ -9,10 +9,12 @@ local names = {meta = KEYS[1], log = KEYS[2], workflows = KEYS[3], changed = KEY
 local org_keys, claim = KEYS[6], KEYS[7]
 local organization, mode, claimant, since, serial, digest = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local kind, workflow, state, wanted, forced, wants_ack = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] == '1'
+local heard_at = tonumber(ARGV[24]) or math.huge -- by the clock of this server
 local head, reason, time, actor, message_id = ARGV[15], ARGV[16], ARGV[17], ARGV[18], ARGV[19]
 
 local MAX_BROUGHT_VERSION = 4503599627370496 -- 2^52: leaves room to count on from whatever a publisher brings
 local WINDOW = 10000 -- ms for which identical publications without an id are told apart by counting
+local PROMPT = 250 -- ms within which a publication that was applied elsewhere has been heard here
 local KEPT = 64 -- times of application that are remembered per payload
 
 local function reply(status, version, book, previous, heard)
@@ -76,9 +78,10 @@ if mode == 'payload' then
   presented = presented + 1
   if presented <= n then
     -- One that began to listen just before an application may have missed that publication, and be presenting the next.
-    -- Then a Killed or Paused that is not in force is applied: better twice than never.
+    -- Then a Killed or Paused that is not in force is applied: better twice than never. But whoever heard it before the
+    -- application, or right after it, heard the very publication that was applied, and presents it late.
     local at = tonumber(redis.call('HGET', claim, 'at:' .. int(presented)) or '0')
-    doubtful = kind == 'state_change' and wants_ack and since + WINDOW > at
+    doubtful = kind == 'state_change' and wants_ack and since + WINDOW > at and heard_at > at + PROMPT
     if not doubtful then
       return settle(reply('duplicate', 0))
     end
