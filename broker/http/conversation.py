@@ -13,6 +13,7 @@ import trio
 
 from broker.http.answer import Answer, Refused, refusal
 from broker.http.bounds import HttpBounds
+from broker.http.head import read_plain_upgrade
 from broker.http.request import Request, parse_request
 from protocol.codes import ErrorCode
 
@@ -57,7 +58,9 @@ class Conversation:
     def __init__(self, wire: ByteWire, bounds: HttpBounds) -> None:
         self._wire = wire
         self._bounds = bounds
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=bounds.max_head_bytes)
+        self._parser: h11.Connection | None = None
+        self._plain = b""  # what has come with a plain upgrade, which needs no parser unless it is refused
+        self._plain_size = 0
         self._head_only = False
         self._declared: int | None = None
         self._requests = 0
@@ -82,7 +85,7 @@ class Conversation:
         self._requests += 1
         self._head_only = False  # of the request that is to come, should it not even parse
         with trio.move_on_at(first_deadline):
-            return self._understand(await self._head())
+            return await self._first() if self._requests == 1 else self._understand(await self._head())
         if not self._begun:
             raise ConnectionOver("sent nothing")
         raise refusal(408, ErrorCode.REQUEST_TIMEOUT, "the request head did not arrive in time", close=True)
@@ -123,9 +126,9 @@ class Conversation:
 
     def hand_over(self) -> None:
         """Give the bytes that followed an upgrade request back to the wire: frames sent before the 101."""
-        trailing, _ = self._h11.trailing_data
+        trailing = self._plain[self._plain_size :] if self._parser is None else bytes(self._h11.trailing_data[0])
         if trailing:
-            self._wire.unread(bytes(trailing))
+            self._wire.unread(trailing)
 
     async def linger(self) -> None:
         """End the stream and read on a little, so that the answer is not lost to a reset (RFC 9112 section 9.6)."""
@@ -137,6 +140,27 @@ class Conversation:
             self._wire.shutdown()
             while received < LINGER_BYTES and (data := await self._wire.receive_some(RECEIVE_BYTES)):
                 received += len(data)
+
+    @property
+    def _h11(self) -> h11.Connection:
+        """The parser, made when it is first needed; it then learns of an upgrade that was read without it."""
+        if self._parser is None:
+            self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._bounds.max_head_bytes)
+            if self._plain:
+                self._parser.receive_data(self._plain)
+                self._parser.next_event()
+                self._parser.next_event()
+        return self._parser
+
+    async def _first(self) -> Request:
+        data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+        self._begun = bool(data)
+        head = read_plain_upgrade(data)
+        if head is None:
+            self._give(data)
+            return self._understand(await self._head())
+        self._plain, self._plain_size = data, head.size
+        return parse_request(b"GET", head.target, head.headers)
 
     async def _await_next(self) -> float:
         """Wait for the first byte of another head; returns the deadline of that head."""
@@ -192,6 +216,9 @@ class Conversation:
     async def _feed(self, max_bytes: int) -> None:
         data = await self._wire.receive_some(max_bytes)
         self._begun = self._begun or bool(data)
+        self._give(data)
+
+    def _give(self, data: bytes) -> None:
         try:
             self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
