@@ -25,8 +25,13 @@ class Valkey:
 
 
 @contextlib.contextmanager
-def running_server(binary: str, *options: str, keep: Path | None = None) -> Iterator[Valkey]:
-    """Run a server on a unix socket in a directory of its own; both are gone afterwards, or kept in ``keep``."""
+def running_server(
+    binary: str, *options: str, keep: Path | None = None, username: str | None = None
+) -> Iterator[Valkey]:
+    """Run a server on a unix socket in a directory of its own; both are gone afterwards, or kept in ``keep``.
+
+    ``username`` is the client's; it must need no password.
+    """
     folder = keep or Path(tempfile.mkdtemp(prefix="signalbox-test-"))
     socket = folder / "redis.sock"
     process = subprocess.Popen(
@@ -34,7 +39,7 @@ def running_server(binary: str, *options: str, keep: Path | None = None) -> Iter
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    client = redis.Redis(unix_socket_path=str(socket))
+    client = redis.Redis(unix_socket_path=str(socket), username=username, password=username and "")
     try:
         deadline = time.monotonic() + 20
         while True:
