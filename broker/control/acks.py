@@ -49,6 +49,19 @@ class PendingAcks:
             self._newest[publication.workflow_id] = pending
         return pending
 
+    def all(self) -> list[Pending]:
+        """Return what is waited for, those that are not sent again too, oldest first."""
+        return list(self._by_id.values())
+
+    def restore(self, publication: Publication, *, addressee: bool, attempts: int, resent: bool) -> Pending | None:
+        """Wait for an ack that another process has waited for before."""
+        pending = self.expect(publication, addressee=addressee)
+        if pending is not None:
+            pending.attempts = attempts
+            if not resent:
+                self.settle(pending)
+        return pending
+
     def supersede(self, workflow_id: str) -> None:
         """A newer state of a workflow is on its way: what is older is not sent again, unless it is a kill."""
         pending = self._newest.pop(workflow_id, None)

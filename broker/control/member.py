@@ -4,10 +4,12 @@ from collections.abc import Iterable
 
 from broker.control.acks import Pending, PendingAcks
 from broker.control.backlog import Backlog
+from broker.control.carried import CarriedAck, CarriedSession
 from broker.control.message import Message, Signer
 from broker.control.publication import Publication
 from broker.control.services import ControlServices
 from broker.store.key_record import KeyRecord
+from broker.store.snapshot import Position
 from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer
 from protocol.codec import encode
@@ -34,6 +36,7 @@ class Member:
         last_ack: unix time of its last ack, 0 if there was none.
         clock_skew: how far its clock is ahead of ours, in seconds, as its acks tell; None before the first.
         wrong_signatures: how many of its acks were signed wrongly.
+        resumed_at: the place that it had reached with another process; a room of that log goes on from there.
     """
 
     __slots__ = (
@@ -54,6 +57,7 @@ class Member:
         "peer",
         "pending",
         "record",
+        "resumed_at",
         "sent",
         "sent_ms",
         "sent_seq",
@@ -84,6 +88,7 @@ class Member:
         self.last_ack = 0.0
         self.clock_skew: float | None = None
         self.wrong_signatures = 0
+        self.resumed_at: Position | None = None
         self._choose_alternative()
         peer.on_overflow = self.miss
 
@@ -100,6 +105,44 @@ class Member:
         self.holding = self.snapshot_due = True
         self.backlog.clear()
         self.bell.ring()
+
+    def resume(self, position: Position | None) -> None:
+        """Join a room where another process has left off, if that was in the same log."""
+        resumed, self.resumed_at = self.resumed_at, None
+        if resumed is not None and position is not None and resumed.epoch == position.epoch:
+            self.sent_seq, self.sent_ms = min(resumed.seq, position.seq), resumed.ms
+
+    def carry(self, epoch: str | None) -> CarriedSession:
+        """Return what another process needs to go on with this session; `epoch` is the log's that it is told from."""
+        position = Position(epoch, self.sent_seq, self.sent_ms) if epoch and self.sent_seq else None
+        return CarriedSession(
+            record=self.record,
+            api_key=self.api_key,
+            secret=self.secret,
+            position=position,
+            pending=tuple(map(CarriedAck.of, self.pending.all())),
+            sent=self.sent,
+            acked=self.acked,
+            last_ack=self.last_ack,
+            clock_skew=self.clock_skew,
+            wrong_signatures=self.wrong_signatures,
+            silent=self.silent,
+        )
+
+    def take_up(self, carried: CarriedSession) -> None:
+        """Go on with a session of another process: wait for the acks that it waited for."""
+        self.resumed_at = carried.position
+        self.sent, self.acked, self.last_ack = carried.sent, carried.acked, carried.last_ack
+        self.clock_skew, self.wrong_signatures = carried.clock_skew, carried.wrong_signatures
+        most = self._services.config.control.ack_attempts
+        for each in carried.pending:
+            publication = each.publication()
+            if publication is not None:
+                pending = self.pending.restore(
+                    publication, addressee=each.addressee, attempts=min(each.attempts, most), resent=each.resent
+                )
+                if pending is not None and pending.resent:
+                    self._services.resends.plan(self, pending)
 
     def deliver(self, publication: Publication, generation: int, second: int) -> bool:
         """Take the next publication of the room; tell whether it was new here.

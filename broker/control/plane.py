@@ -9,6 +9,7 @@ import trio
 
 from broker.config import Config
 from broker.control.acks import Pending
+from broker.control.carried import CarriedSession
 from broker.control.feed import ControlFeed
 from broker.control.input import InputDesk
 from broker.control.member import Member
@@ -25,6 +26,7 @@ from broker.observe import Counters
 from broker.store.drive import Call
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
+from broker.wire.peer import Peer
 
 
 @attrs.frozen(eq=False)
@@ -40,6 +42,16 @@ class ControlPlane:
     services: ControlServices
     feed: ControlFeed
     desk: InputDesk
+
+    def carry(self, peer: Peer) -> CarriedSession | None:
+        """Return what another process needs to go on with the session on a connection; None if there is none."""
+        member = self.services.members.get(peer)
+        if member is None:
+            return None
+        room = self.services.rooms.get(member.organization_id)
+        known = room is not None and member in room.members and member.generation == room.generation
+        position = room.replica.position if room is not None and known else None
+        return member.carry(None if position is None else position.epoch)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the control plane until cancelled; started when it hears of everything, or Redis has kept it waiting.

@@ -82,6 +82,7 @@ class Room:
     def join(self, member: "Member") -> None:
         """Add a session: its snapshot is that of this very moment, and it misses nothing that comes after."""
         member.begin(self.generation, self.seq)
+        member.resume(self.replica.position)
         self.waiting.pop(member, None)
         self.members[member] = None
 

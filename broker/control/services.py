@@ -11,8 +11,10 @@ from broker.keys import KeyCache
 from broker.observe import Counters
 from broker.store.drive import Call
 from broker.store.layout import Layout
+from broker.wire.peer import Peer
 
 if TYPE_CHECKING:
+    from broker.control.member import Member
     from broker.control.presence import PresenceBoard
     from broker.control.receipts import ReceiptBook
     from broker.control.resends import Resends
@@ -37,6 +39,7 @@ class ControlServices:
         turns: spreads the sending of snapshots.
         counters: what is counted.
         log: structlog.
+        members: the sessions that are open here, by their connections.
         broker_id: names this broker in receipts and presence.
         clock: unix time in seconds.
     """
@@ -55,3 +58,4 @@ class ControlServices:
     log: Any
     broker_id: str
     clock: Callable[[], float]
+    members: "dict[Peer, Member]" = attrs.field(factory=dict)

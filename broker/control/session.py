@@ -2,6 +2,7 @@
 
 import trio
 
+from broker.control.carried import CarriedSession
 from broker.control.courier import run_courier
 from broker.control.heartbeat import run_heartbeat
 from broker.control.member import Member
@@ -19,6 +20,7 @@ async def run_control_session(
     services: ControlServices,
     *,
     secret: str | None = None,
+    carried: CarriedSession | None = None,
 ) -> None:
     """Serve an SDK until its connection is over: snapshot first, then every change of its organization, signed.
 
@@ -30,9 +32,13 @@ async def run_control_session(
         services: the surroundings.
         secret: the secret that the client's handshake was signed with; without one, the key's current secret signs
             this session.
+        carried: the session as another process has left it, None for a new one.
     """
     assert org == key.organization_id
     member = Member(services, peer, key, api_key, secret)
+    if carried is not None:
+        member.take_up(carried)
+    services.members[peer] = member
     room = services.rooms.enter(member)
     unwatch = services.keys.watch(key, member.key_changed)
     services.presence.put(member)
@@ -45,6 +51,7 @@ async def run_control_session(
         key_id=key.key_id,
         workflow=key.workflow_id,
         handshake_signed=secret is not None,
+        resumed=carried is not None,
     )
     try:
         async with trio.open_nursery() as session:
@@ -59,7 +66,10 @@ async def run_control_session(
         unwatch()
         room.leave(member)
         services.presence.remove(member)
-        services.receipts.gone(member, member.leave())
+        services.members.pop(peer, None)
+        left = member.leave()
+        if not peer.handed_over:
+            services.receipts.gone(member, left)
         _say_goodbye(member, services)
 
 

@@ -118,7 +118,7 @@ class _Life:
                 await self.signals.stop.wait()
                 self.notifier.stopping("draining: clients are told to reconnect")
                 door.cancel_scope.deadline = trio.current_time() + self.config.server.drain_timeout
-                await drain(broker, Handover(self.notifier))
+                await drain(broker, Handover(broker, self.notifier))
                 door.cancel_scope.deadline = min(door.cancel_scope.deadline, trio.current_time() + FAREWELL_SECONDS)
                 await broker.door.closed.wait()
                 door.cancel_scope.cancel()

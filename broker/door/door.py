@@ -7,6 +7,7 @@ from functools import partial
 
 import trio
 
+from broker.door.adopted import Adopted, serve_adopted
 from broker.door.arrival import Arrival
 from broker.door.connection import serve_connection
 from broker.door.services import DoorServices
@@ -37,6 +38,7 @@ class Door:
         self.state.tls = tls
         self.closed = trio.Event()
         self._accepting = trio.CancelScope()
+        self._connections: trio.Nursery | None = None
 
     async def run(
         self, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -48,6 +50,7 @@ class Door:
             task_status: is started once connections are accepted.
         """
         async with trio.open_nursery() as connections:
+            self._connections = connections
             take = partial(self._take, connections)
             with self._accepting:
                 async with trio.open_nursery() as acceptors:
@@ -60,6 +63,11 @@ class Door:
     def peers(self, kind: Kind) -> list[Peer]:
         """Return the sessions of one kind that are open now."""
         return list(self.state.sessions[kind])
+
+    def adopt(self, adopted: Adopted) -> None:
+        """Go on with a control socket that another process has opened; while `run` runs."""
+        assert self._connections is not None, "connections are taken up while run() runs"
+        self._connections.start_soon(serve_adopted, adopted, self.state)
 
     def begin_drain(self) -> None:
         """Let no connection stay for a further request; newcomers are still served, since they were not refused."""

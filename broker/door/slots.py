@@ -126,6 +126,10 @@ class Slots:
             return self._take(places)
         raise Full(full[0] if full else Bound.ALL)
 
+    def take_over(self, key_id: str, host: str | None = None) -> Slot:
+        """Take a place whatever the bounds are: for a session that is open already."""
+        return self._take(_places(key_id, host))
+
     def give_back(self, places: tuple[Place, ...]) -> None:
         """Free a place and wake, at each of its bounds, one who waits there."""
         for place in places:

@@ -90,6 +90,8 @@ class DoorState:
 
     def settle(self, peer: Peer) -> None:
         """Count how a WebSocket ended, once that is known."""
+        if peer.handed_over:
+            return
         counters = self.services.counters
         counters.closed[peer.close_code] += 1
         counters.slow_consumers += peer.outbox.too_slow

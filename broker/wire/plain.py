@@ -58,6 +58,11 @@ class PlainWire:
         """Give bytes back: the next `receive_some` returns them first."""
         self._unread = data + self._unread
 
+    def take_unread(self) -> bytes:
+        """Return, once, what was given back and has not been read again."""
+        data, self._unread = self._unread, b""
+        return data
+
     async def receive_some(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
         """Return the next bytes, b"" at the end of the stream.
 
@@ -78,9 +83,7 @@ class PlainWire:
         It waits before it tries: a client that has just been read has rarely sent more, and the wait is the checkpoint.
         """
         while True:
-            if self._suspended:
-                self.parked = True
-                await trio.sleep_forever()
+            await self._park_if_suspended()
             try:
                 await trio.lowlevel.wait_readable(self.raw)
                 return self.raw.recv(max_bytes)
@@ -90,6 +93,11 @@ class PlainWire:
                 if self._suspended and self.raw.fileno() != -1:
                     continue
                 raise WireBroken(str(error)) from None
+
+    async def _park_if_suspended(self) -> None:
+        if self._suspended:
+            self.parked = True
+            await trio.sleep_forever()
 
     async def wait_writable(self) -> None:
         """Wait until the socket takes bytes again.

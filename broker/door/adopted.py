@@ -1,0 +1,61 @@
+"""Control sockets that another process has opened, taken up where it has left them."""
+
+import socket
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from broker.door.address import ClientAddress
+from broker.door.state import DoorState, Kind
+from broker.wire import OpenConnection, Peer, PlainWire, open_peer
+
+__all__ = ["Adopted", "serve_adopted"]
+
+
+@attrs.frozen(eq=False)
+class Adopted:
+    """An open connection and what to do with it.
+
+    Attributes:
+        raw: its socket; ours to close.
+        connection: its state.
+        key_id: whose place it takes.
+        session: serves the peer until it is over.
+    """
+
+    raw: socket.socket
+    connection: OpenConnection
+    key_id: str
+    session: Callable[[Peer], Awaitable[None]]
+
+
+async def serve_adopted(adopted: Adopted, state: DoorState) -> None:
+    """Serve a connection until it is over, like one that came in here; nothing that it meets gets any further."""
+    try:
+        connection = adopted.connection
+        wire = PlainWire(adopted.raw, connection.remote)
+        if connection.unread:
+            wire.unread(connection.unread)
+        address = ClientAddress.of(connection.remote)
+        with state.slots.take_over(adopted.key_id, address.counted):
+            await _serve(adopted, wire, state)
+    except Exception:
+        state.services.counters.crashed += 1
+        state.services.log.exception("a connection that was taken up ended with an error of ours")
+    finally:
+        adopted.raw.close()
+
+
+async def _serve(adopted: Adopted, wire: PlainWire, state: DoorState) -> None:
+    peer: Peer | None = None
+    try:
+        async with open_peer(wire, b"", state.peer_limits[Kind.CONTROL], remote=wire.remote) as peer:
+            peer.take_up(adopted.connection)
+            state.enter(Kind.CONTROL, peer)
+            try:
+                await adopted.session(peer)
+            finally:
+                state.leave(Kind.CONTROL, peer)
+    finally:
+        if peer is not None:
+            state.settle(peer)
