@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from functools import partial
 
 import attrs
@@ -39,6 +40,7 @@ class AdminListener:
 
     Attributes:
         address: where it listens, for the log and for tests; "" while it does not.
+        inherited: listening sockets to be served instead of `admin.bind`, and closed; set before `run`.
     """
 
     def __init__(self, services: AdminServices) -> None:
@@ -49,6 +51,7 @@ class AdminListener:
         self._lag = LoopLag()
         self._reception = Reception(services, self._lag, self._traffic)
         self.address = ""
+        self.inherited: Sequence[socket.socket] = ()
 
     def reconfigure(self, config: Config) -> None:
         """Go by this configuration from now on; another `admin.bind` wants a restart."""
@@ -62,32 +65,41 @@ class AdminListener:
         """
         async with trio.open_nursery() as parts:
             parts.start_soon(self._lag.run)
-            if self._services.config.admin.bind:
+            if self.inherited or self._services.config.admin.bind:
                 await parts.start(self._serve)
             task_status.started()
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
-        listener = self._listen()
+        listeners = self.inherited or self._listen()
+        self._announce(listeners)
         task_status.started()
-        while listener is None:
+        while not listeners:
             await trio.sleep(RETRY_SECONDS)
-            listener = self._listen()
-        with listener:
+            listeners = self._listen()
+            self._announce(listeners)
+        try:
             async with trio.open_nursery() as connections:
                 take = partial(self._take, connections)
-                await accept_forever(listener, self._gate, take, self._traffic, self._say)
+                for listener in listeners:
+                    connections.start_soon(accept_forever, listener, self._gate, take, self._traffic, self._say)
+        finally:
+            for listener in listeners:
+                listener.close()
 
-    def _listen(self) -> socket.socket | None:
-        bind, log = self._services.config.admin.bind, self._services.log
+    def _listen(self) -> Sequence[socket.socket]:
+        bind = self._services.config.admin.bind
         try:
-            listener = listen(bind, SOCKET_MODE)
+            return (listen(bind, SOCKET_MODE),)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             self._say.error("listen", "the admin listener cannot open: trying again", on=bind, error=why)
-            return None
-        self.address = describe_listener(listener)
-        log.info("admin listening", on=self.address, operator_api=self._reception.is_open)
-        return listener
+            return ()
+
+    def _announce(self, listeners: Sequence[socket.socket]) -> None:
+        if listeners:
+            self.address = describe_listener(listeners[0])
+            where = [describe_listener(listener) for listener in listeners]
+            self._services.log.info("admin listening", on=where, operator_api=self._reception.is_open)
 
     def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
         connections.start_soon(self._converse, raw, self._gate.enter())

@@ -100,6 +100,8 @@ class Metrics:
         yield counter("accepted", "Connections accepted on the public port.", count.accepted)
         yield counter("accept_errors", "Connections that could not be accepted.", count.accept_errors)
         yield counters("refused", "Requests refused before a WebSocket was open, by reason.", "reason", count.refused)
+        yield counter("bad_credentials", "Wrong keys, tokens, tickets and signatures.", count.bad_credentials)
+        yield counter("tickets", "Tickets made for browsers.", count.tickets)
         yield counters("closed", "WebSockets that ended, by close code; 1006: without one.", "code", count.closed)
         yield counter("crashes", "Connections that ended with an error of the broker's own.", count.crashed)
         yield counter("messages", "Messages from clients.", count.messages)

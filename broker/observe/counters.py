@@ -29,7 +29,6 @@ class Counters:
 
     # events: Redis to clients
     publications: int = 0
-    publication_bytes: int = 0
     publications_dropped: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason
     deliveries: int = 0
     delivery_bytes: int = 0
@@ -58,7 +57,7 @@ class Counters:
     # keys and the store
     key_lookups: int = 0
     key_cache_hits: int = 0
-    redis_reconnects: int = 0
+    redis_reconnects: int = 0  # connections made, over all links
     gap_repairs: int = 0
 
     # gauges: what there is now

@@ -1,7 +1,8 @@
 """A broker in this process, built as the daemon builds it, and what tests ask of its two listeners."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,11 @@ class Site:
 
 @asynccontextmanager
 async def running_site(
-    valkey: Valkey, token_file: Path | None, bind: str = ADMIN_BIND, **limits: Any
+    valkey: Valkey,
+    token_file: Path | None,
+    bind: str = ADMIN_BIND,
+    inherited: Sequence[socket.socket] = (),
+    **limits: Any,
 ) -> AsyncIterator[Site]:
     """Run a broker for the length of the block; `limits` are keys of `[limits]`."""
     config = Config(
@@ -115,13 +120,14 @@ async def running_site(
     )
     counters = Counters()
     links = build_links(Address.parse(valkey.url), counters)
-    async with trio.open_nursery() as nursery:
-        for link in links.all:
-            await nursery.start(link.run)
-        broker = build(config, links, counters)
-        for worker in broker.workers:
-            await nursery.start(worker)
-        with listen(config.server.bind) as public:
+    with listen(config.server.bind) as public:
+        async with trio.open_nursery() as nursery:
+            for link in links.all:
+                await nursery.start(link.run)
+            broker = build(config, links, counters)
+            broker.admin.inherited = inherited
+            for worker in broker.workers:
+                await nursery.start(worker)
             await nursery.start(broker.door.run, [public])
             host, _, port = broker.admin.address.rpartition(":")
             yield Site(broker, valkey, public.getsockname()[:2], (host, int(port) if port.isdigit() else 0))

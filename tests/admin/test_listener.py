@@ -31,6 +31,16 @@ async def test_an_address_that_is_taken(valkey: Valkey, monkeypatch: pytest.Monk
     assert [line["error"] for line in complaints] == ["Address already in use"]
 
 
+async def test_inherited_sockets(valkey: Valkey) -> None:
+    """Sockets from the service manager are served instead of admin.bind."""
+    given = socket.create_server(("127.0.0.1", 0))
+    given.setblocking(False)
+    async with running_site(valkey, None, bind="", inherited=(given,)) as site:
+        assert site.admin == given.getsockname()
+        assert (await site.metrics())["signalbox_ready"] == 1
+    assert given.fileno() == -1
+
+
 async def test_turned_off(valkey: Valkey) -> None:
     """An empty admin.bind means no listener."""
     async with running_site(valkey, None, bind="") as site:

