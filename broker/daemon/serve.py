@@ -90,6 +90,7 @@ class _Life:
             for link in links.all:
                 await connections_to_redis.start(link.run)
             broker = build(self.config, links, self.counters)
+            broker.admin.inherited = self.given.admin
             store = StoreCheck(broker, durable=not self.dev)
             self.notifier.status(f"starting: {store.complaint or 'checking the store'}")
             await store.wait_briefly()
