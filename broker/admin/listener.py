@@ -12,6 +12,7 @@ from broker.admin.lag import LoopLag
 from broker.admin.reception import Reception
 from broker.admin.services import AdminServices
 from broker.config import Config
+from broker.config.bind import is_local
 from broker.http import ConnectionOver, Conversation, HttpBounds, describe_listener, listen
 from broker.http.acceptor import accept_forever
 from broker.http.gate import Entry, Gate
@@ -99,7 +100,10 @@ class AdminListener:
         if listeners:
             self.address = describe_listener(listeners[0])
             where = [describe_listener(listener) for listener in listeners]
-            self._services.log.info("admin listening", on=where, operator_api=self._reception.is_open)
+            log, is_open = self._services.log, self._reception.is_open
+            log.info("admin listening", on=where, operator_api=is_open)
+            if is_open and not all(map(is_local, where)):
+                log.warning("the operator API listens beyond this machine, without TLS: put a proxy in front", on=where)
 
     def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
         connections.start_soon(self._converse, raw, self._gate.enter())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.config.bind import TcpBind, is_local, parse_bind
+from broker.config.bind import TcpBind, UnixBind, is_local, parse_bind
 from broker.config.errors import Problem
 from broker.config.model import Config
 
@@ -26,7 +26,7 @@ def _contradictions(config: Config) -> Iterator[Problem]:
     for name in config.events.history:
         if name not in config.events.namespaces:
             yield Problem(f"events.history.{name}", f'"{name}" is not among events.namespaces')
-    if config.admin.bind and parse_bind(config.admin.bind) == parse_bind(server.bind) and not _any_port(server.bind):
+    if config.admin.bind and _collide(parse_bind(config.admin.bind), parse_bind(server.bind)):
         yield Problem("admin.bind", "must not be the public address, server.bind")
     if config.redis.data_dir and not config.redis.data_dir.is_absolute():
         yield Problem("redis.data_dir", "must be an absolute path")
@@ -38,9 +38,17 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         )
 
 
-def _any_port(bind: str) -> bool:
-    parsed = parse_bind(bind)
-    return isinstance(parsed, TcpBind) and parsed.port == 0
+def _collide(one: TcpBind | UnixBind, other: TcpBind | UnixBind) -> bool:
+    """Tell whether two listeners would be, or might be, reached at the same address."""
+    if isinstance(one, UnixBind) or isinstance(other, UnixBind):
+        return one == other
+    hosts = {_LOOPBACK if host in _LOOPBACKS else host for host in (one.host, other.host)}
+    return one.port == other.port != 0 and (len(hosts) == 1 or bool(hosts & _EVERYWHERE))
+
+
+_LOOPBACK = "localhost"
+_LOOPBACKS = frozenset({"localhost", "127.0.0.1", "::1"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  what to look out for
 
 
 def check_files(config: Config) -> list[Problem]:

@@ -68,6 +68,16 @@ workflow = {size = 0, x = 1}
         ("[server]\ntls_certificate = '/c'", "server.tls_key: is needed with server.tls_certificate (line 1)"),
         ("[events]\nhistory = {other = {}}", 'events.history.other: "other" is not among events.namespaces (line 2)'),
         ("[admin]\nbind = '127.0.0.1:8765'", "admin.bind: must not be the public address, server.bind (line 2)"),
+        ("[admin]\nbind = '0.0.0.0:8765'", "admin.bind: must not be the public address, server.bind (line 2)"),
+        ("[admin]\nbind = 'localhost:8765'", "admin.bind: must not be the public address, server.bind (line 2)"),
+        (
+            "[server]\nbind = '[::]:9000'\n[admin]\nbind = '127.0.0.1:9000'",
+            "admin.bind: must not be the public address, server.bind (line 4)",
+        ),
+        (
+            "[server]\nbind = 'unix:/run/s'\n[admin]\nbind = 'unix:/run/s'",
+            "admin.bind: must not be the public address, server.bind (line 4)",
+        ),
         ("[redis]\ndata_dir = 'here'", "redis.data_dir: must be an absolute path (line 2)"),
         (
             "[limits]\noutbox_bytes = 20000",
