@@ -6,15 +6,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT, SIGKILL
 
 import attrs
 import pytest
 
-from tests.e2e.broker import AGENT, Agent, Broker, Installation
+from tests.e2e.broker import AGENT, Agent, Installation
 from tests.e2e.program import PATIENCE, Program, children, gone
+
+Measured = Callable[[str, float], None]
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +80,13 @@ def interrupt(broker: Program) -> int:
     return broker.wait()
 
 
+def refused(second: Program, directory: Path) -> None:
+    """Insist that a broker gives up with one sentence about the directory that another one uses."""
+    assert second.wait() == 1
+    (sentence,) = second.err
+    assert sentence.startswith(f"signalbox: {directory}")
+
+
 def store_of(pid: int) -> int:
     """Return the process id of the store that a broker has started."""
     (store,) = [child for child, command in children(pid).items() if "valkey" in command]
@@ -83,10 +94,11 @@ def store_of(pid: int) -> int:
 
 
 def test_make_run(checkout: Checkout) -> None:
-    """What `serve --dev` prints works as printed, and ctrl-C leaves no process and no file."""
+    """What `serve --dev` prints works as printed, a second one is refused, and ctrl-C leaves no process and no file."""
     before = set(checkout.folder.rglob("*"))
-    with checkout.serve() as broker:
+    with checkout.serve() as broker, ExitStack() as stack:
         said = greeting(broker)
+        second = stack.enter_context(checkout.serve())
         tail, publish, kill, status = re.findall(r"(?m)^ +(\.venv/bin/signalbox .*)$", said)
         agent_call = re.search(r'api_key="(\S+)",\s+secret_key="(\S+)",\s+api_url="(\S+)"', said)
         assert agent_call is not None
@@ -105,6 +117,7 @@ def test_make_run(checkout: Checkout) -> None:
             assert re.search(r"demo\s+Killed", checkout.type(status))
             assert agent.end() == []
             assert tailing.stop(SIGINT) == 0
+        refused(second, checkout.runtime)
         store = store_of(broker.pid)
         assert interrupt(broker) == 0
         assert gone(store)
@@ -112,16 +125,23 @@ def test_make_run(checkout: Checkout) -> None:
     assert {path for path in checkout.folder.rglob("*") if "nullrun" not in str(path)} == before
 
 
-def test_make_run_twice(checkout: Checkout) -> None:
-    """A second dev broker of the same user is refused with a sentence, and the first one is not disturbed."""
-    with checkout.serve() as first:
-        said = greeting(first)
-        with checkout.serve() as second:
-            assert second.wait() == 1
-            assert len(second.err) == 1
-            assert "signalbox: " in second.err[0]
-        checkout.type(re.findall(r"(?m)^ +(\.venv/bin/signalbox publish .*)$", said)[0])
-        assert interrupt(first) == 0
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
+def test_make_run_on_a_fresh_clone(checkout: Checkout, tmp_path: Path, measured: Measured) -> None:
+    """In an empty environment a clone is up within a minute (plus the download), and its commands work as printed."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    began = time.monotonic()
+    environ = {"PATH": os.environ["PATH"], **checkout.environ}
+    bare = ["env", "-i", *(f"{name}={value}" for name, value in environ.items())]
+    with Program([*bare, "make", "run"], cwd=clone, own_group=True) as broker:
+        broker.find(broker.err, lambda line: "Ctrl-C ends it" in line or None, timeout=240)
+        measured("make run on a fresh clone, downloads included", (time.monotonic() - began) * 1000)
+        for command in re.findall(r"(?m)^ +(\.venv/bin/signalbox (?!tail).*)$", greeting(broker)):
+            subprocess.run([*bare, "sh", "-c", command], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+        interrupt(broker)
+        assert not any("Traceback" in line for line in broker.err)
 
 
 def test_killed_dev_broker(checkout: Checkout) -> None:
@@ -153,11 +173,12 @@ def test_killed_dev_store(checkout: Checkout) -> None:
 
 
 def test_state_outlives_the_broker(tmp_path: Path) -> None:
-    """With a data directory keys and decisions are there again after a restart, in order or by kill -9."""
+    """With a data directory, which is one broker's, keys and decisions outlast it, however it ended."""
     site = Installation.write(tmp_path, redis={"url": "embedded", "data_dir": str(tmp_path / "data")})
-    with site.serve() as broker:
+    with site.serve() as broker, site.start("serve") as second:
         key = site.add_key("acme", "wf")
         site.run("pause", "acme", "wf", "--reason", "over night")
+        refused(second, tmp_path / "data")
         store = store_of(broker.program.pid)
         assert broker.program.stop() == 0
         assert gone(store)
@@ -174,19 +195,3 @@ def test_state_outlives_the_broker(tmp_path: Path) -> None:
         assert agent.next("connected")["states"] == {"wf": "Killed"}
         assert agent.end() == []
         assert broker.program.stop() == 0
-
-
-def test_data_directory_in_use(tmp_path: Path) -> None:
-    """Two brokers cannot use one data directory: the second one says who does, and goes."""
-    site = Installation.write(tmp_path, redis={"url": "embedded", "data_dir": str(tmp_path / "data")})
-    with site.serve() as broker:
-        with site.start("serve") as second:
-            assert second.wait() == 1
-            assert str(tmp_path / "data") in "\n".join(second.err)
-            assert "Traceback" not in "\n".join(second.err)
-        assert _alive(broker)
-        assert broker.program.stop() == 0
-
-
-def _alive(broker: Broker) -> bool:
-    return broker.installation.json("keys", "list") == []
