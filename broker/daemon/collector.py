@@ -1,16 +1,17 @@
 """Garbage collection on our own terms, so that it never stops the loop for long.
 
 A full collection walks every object of every idle session: with 10,000 of them that stops everything for hundreds of
-milliseconds. Sessions free themselves by reference counting, so the old generation has next to nothing to find.
+milliseconds. Connections let go of themselves when they end (`broker.wire.untie`), so that counting references frees
+them, and the old generation has nothing to find.
 """
 
 import gc
 
-YOUNG = 5_000
+YOUNG = 2_000
 """Allocations between two collections of the youngest generation; one takes well under a millisecond."""
 
-MIDDLE = 20
-"""Collections of the youngest generation between two of the middle one."""
+MIDDLE = 5
+"""Collections of the youngest generation between two of the middle one, which then takes a few milliseconds."""
 
 NEVER = 1_000_000_000
 

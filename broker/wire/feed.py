@@ -103,6 +103,11 @@ class Feed(trio.abc.Stream):
         await trio.sleep(self._pause)
         self._pause = 0.0
 
+    def untie(self) -> None:
+        """Forget who was to be told of what; the connection is over."""
+        self._on_violation = _ignore
+        self.on_flood = None
+
     @property
     def stopped(self) -> bool:
         """Whether the peer has broken the rules, so that nothing more of it is read."""
@@ -129,3 +134,7 @@ class Feed(trio.abc.Stream):
         """Note that the library is done; the peer's owner flushes and closes the wire."""
         self.ended = True
         await trio.lowlevel.checkpoint()
+
+
+def _ignore(_violation: ProtocolError) -> None:
+    """Nobody is left to be told."""

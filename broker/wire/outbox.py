@@ -156,7 +156,7 @@ class Outbox(_Hot):
             return
         self.dead = True
         self._direct = False
-        self._switch(self._drop)
+        self._switch(_drop)
         self._queue.clear()
         self._begun = b""
         self.pending = 0
@@ -164,6 +164,13 @@ class Outbox(_Hot):
         self._signal_drained()
         if self.on_sealed is not None:
             self.on_sealed()
+
+    def untie(self) -> None:
+        """Forget who was to be told of what; the connection is over."""
+        self.die()
+        self.on_overflow = self.on_drained = self.on_sealed = None
+        if isinstance(self._wire, TlsWire):
+            self._wire.on_output = None
 
     async def drained(self) -> None:
         """Wait until nothing is pending, or the connection is dead; somebody else must be draining."""
@@ -283,10 +290,6 @@ class Outbox(_Hot):
         self._count(len(data))
         return len(data)
 
-    def _drop(self, _data: bytes) -> int:
-        """Stand in for `write` once the gate is sealed or dead."""
-        return 0
-
     def _go_direct(self) -> None:
         self._direct = True
         self._switch(self._send if self._encrypt is None else self._write_tls)
@@ -317,7 +320,7 @@ class Outbox(_Hot):
             self._queue.append(frame)
             self._count(len(frame))
         self._direct = False
-        self._switch(self._drop)
+        self._switch(_drop)
         self.sealed = True
         if not self.dead and self.on_sealed is not None:
             self.on_sealed()
@@ -335,3 +338,8 @@ class Outbox(_Hot):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
+
+
+def _drop(_data: bytes) -> int:
+    """Stand in for an outbox's `write` once its gate is sealed or dead."""
+    return 0

@@ -14,6 +14,7 @@ from broker.wire.bucket import TokenBucket
 from broker.wire.feed import Feed
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.untie import close_generators
 from protocol.codes import CloseCode, ErrorCode
 from protocol.errors import ProtocolError
 from protocol.scanner import FrameScanner
@@ -286,6 +287,14 @@ class Peer:
             while seen < _LINGER_BYTES and (data := await self.wire.receive_raw(65536)):
                 seen += len(data)
 
+    def untie(self) -> None:
+        """Let the parts go of each other, so that they are freed with the last reference; nothing can be done after."""
+        self.outbox.untie()
+        self._feed.untie()
+        if self._websocket is not None:
+            close_generators(self._websocket)
+            self._websocket = None
+
     def _start_deadline(self) -> None:
         if self.outbox.dead:
             self._scope.cancel()
@@ -363,3 +372,5 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
             return bool(await self._manager.__aexit__(kind, error, traceback))
         finally:
             self._wire.close()
+            self._peer.untie()
+            del error, traceback
