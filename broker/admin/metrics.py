@@ -170,6 +170,7 @@ class Metrics:
         )
         yield counter("gap_repairs", "Rooms that were compared with the log after a gap.", count.gap_repairs)
         yield counter("control_repairs", "Snapshots sent in-band to mend what agents missed.", count.control_repairs)
+        yield counter("restored", "Workflows whose state the store had lost, and was given back.", count.restored)
         yield counter("control_inputs", "Control messages published by others.", count.control_inputs)
         yield counters(
             "control_inputs_refused",

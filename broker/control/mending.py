@@ -118,6 +118,7 @@ class Mender:
             restore(self._layout, room.organization_id, known, room.replica.position, limits=self._limits),
         )
         if restored.changed:
+            self._counters.restored += len(restored.changed)
             self._log.error(
                 "the store had lost decisions; they were written back",
                 org=room.organization_id,

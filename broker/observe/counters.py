@@ -49,6 +49,7 @@ class Counters:
     control_sent: int = 0
     control_resent: int = 0
     control_repairs: int = 0
+    restored: int = 0  # workflows whose state the store had lost, and was given back
     acks: int = 0
     ack_latency: Histogram = attrs.field(factory=Histogram)  # from the store's decision to the ack
     acks_refused: defaultdict[str, int] = attrs.field(factory=_tally)  # by reason
