@@ -13,6 +13,8 @@ from protocol.frames import text_frame
 from protocol.signing import verify_ack
 
 MAX_BAD_MESSAGES = 100
+"""Messages in a row that cannot be understood end with 4400; one that can be begins the count anew."""
+
 PONG = text_frame(b'{"type":"pong"}')
 BURST_SECONDS = 2.0
 
@@ -49,6 +51,7 @@ async def read(member: Member, services: ControlServices) -> None:
         try:
             if not handle(member, services, text):
                 await allowance.spend()
+            bad = 0
         except ProtocolError as error:
             bad += 1
             member.refuse(error.code, error.message)

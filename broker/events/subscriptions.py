@@ -89,6 +89,7 @@ class Subscriptions:
             case Subscribe():
                 refusal = self._refusal(command.channel)
                 if refusal is not None:
+                    self._services.counters.messages_refused[refusal.code] += 1
                     self._say(refusal)
                 else:
                     await self._subscribe(command)

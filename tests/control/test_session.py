@@ -85,3 +85,14 @@ async def test_endless_nonsense_ends_it(broker: Broker, valkey: Valkey) -> None:
         for _ in range(100):
             await client.send("?")
         assert (await client.wait_closed()).code == 4400
+
+
+async def test_now_and_then_nonsense_is_borne(broker: Broker, valkey: Valkey) -> None:
+    """An SDK that sends something unknown now and then stays connected, however often."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        for _ in range(2):
+            for _ in range(60):
+                await client.send("nonsense")
+            await client.send_json(type="ping")
+            await client.receive_type("pong")

@@ -69,6 +69,7 @@ async def test_subscriptions(serving: Serving) -> None:
             assert (await subscribe(client, f"workflow:{name}"))["type"] == "subscribed"
         error = await subscribe(client, "workflow:d")
         assert (error["type"], error["code"], error["channel"]) == ("error", "too_many_subscriptions", "workflow:d")
+        assert site.broker.counters.messages_refused["too_many_subscriptions"] == 1
         await client.send_json(type="unsubscribe", channel="workflow:a")
         assert (await client.receive_json())["type"] == "unsubscribed"
         assert (await subscribe(client, "workflow:d"))["type"] == "subscribed"
@@ -151,12 +152,11 @@ async def test_a_control_socket_that_stalls_is_kept(serving: Serving) -> None:
     async with serving(write_stall_timeout=0.1, outbox_bytes=1_048_576) as site, await site.agent() as agent:
         assert (await agent.receive_json())["type"] == "initial_state"
         (peer,) = site.broker.broker.door.peers(Kind.CONTROL)
-        reason = "x" * 2000
+        reason = "x" * 4000
         change = '{"type": "state_change", "workflow_id": "wf%d", "state": "Flagged", "reason": "' + reason + '"}'
-        number = 0
         while not peer.pending_bytes:
-            number += 1
-            site.store.client.publish("control:acme", change % (number % 50))
+            for number in range(20):
+                site.store.client.publish("control:acme", change % number)
             await trio.testing.wait_all_tasks_blocked(0.001)
         await trio.sleep(0.5)
         assert not peer.closing
