@@ -44,7 +44,9 @@ def asked_to_end() -> bool:
 
 
 def connected(runtime: NullRunRuntime, workflow: str) -> bool:
-    """Tell whether the SDK holds its socket and knows the workflow."""
+    """Tell whether the SDK holds its socket and knows the workflow; one that polls is always ready."""
+    if runtime._transport_mode == "http":
+        return True
     connection = runtime._ws_connection
     return connection is not None and connection.is_connected and workflow in runtime._remote_states
 
@@ -78,7 +80,7 @@ def main(api_key: str, secret: str, url: str, workflow: str) -> None:
             before = now
         if asked_to_end():
             break
-    say("ending", connected=runtime._ws_connection is not None and runtime._ws_connection.is_connected)
+    say("ending", connected=connected(runtime, workflow))
     runtime.shutdown()
 
 

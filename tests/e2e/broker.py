@@ -87,10 +87,10 @@ class Installation:
             yield Broker(self, program, program.find(program.err, _listening))
 
     @contextmanager
-    def agent(self, key: Key, url: str, secret: str | None = None) -> "Iterator[Agent]":
+    def agent(self, key: Key, url: str, secret: str | None = None, **environ: str) -> "Iterator[Agent]":
         """Run an agent on the real SDK for the length of the block; it is not connected yet at its beginning."""
         assert key.workflow_id is not None
-        home = {"HOME": str(self.config.parent), "NULLRUN_ENV": "development"}
+        home = {"HOME": str(self.config.parent), **environ}
         with Program(
             [sys.executable, str(AGENT), key.api_key, secret or key.secret_key, url, key.workflow_id], home
         ) as program:

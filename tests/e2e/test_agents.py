@@ -3,11 +3,16 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import trio
+import trustme
 
 from broker.publisher import Publisher
 from tests.conftest import Valkey
-from tests.e2e.broker import Agent, Broker, Key
+from tests.e2e.broker import Agent, Broker, Installation, Key
+from tests.support import WsClient
 
 Measured = Callable[[str, float], None]
 
@@ -149,3 +154,76 @@ def test_an_organization_of_3000_workflows(broker: Broker, org: str, publisher: 
         assert agent.end() == []
         said = [json.loads(line) for line in agent.program.out]
         assert sum("WS state push" in line.get("text", "") for line in said) == 3001
+
+
+def test_agent_that_polls(broker: Broker, org: str, agent_key: Key) -> None:
+    """An SDK that is told to do without a socket learns of a kill by asking."""
+    site = broker.installation
+    with site.agent(agent_key, broker.url, NULLRUN_TRANSPORT="http") as agent:
+        agent.next("runs")
+        site.run("kill", org, "wf")
+        agent.next("killed")
+        assert agent.end() == []
+
+
+def test_agent_over_tls(store: Valkey, tmp_path: Path, org: str, agent_key: Key, measured: Measured) -> None:
+    """The same over wss, with the broker's own TLS."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    files = {"tls_certificate": str(tmp_path / "server.pem"), "tls_key": str(tmp_path / "server.pem")}
+    site = Installation.write(tmp_path, redis={"url": store.url}, server=files)
+    with site.serve() as broker:
+        url = f"https://localhost:{broker.address[1]}"
+        with site.agent(agent_key, url, SSL_CERT_FILE=str(tmp_path / "ca.pem")) as agent:
+            settle(agent)
+            sent = publish(store, org, type="state_change", workflow_id="wf", state="Killed")
+            measured("PUBLISH Killed to killed in the agent, over TLS", agent.next("killed")["at"] * 1000 - sent)
+            assert agent.end() == []
+        assert broker.program.stop() == 0
+
+
+async def test_kill_during_a_flood(
+    broker: Broker, store: Valkey, org: str, key: Key, agent_key: Key, measured: Measured
+) -> None:
+    """A kill does not wait behind events, however many there are."""
+    channel = f"workflow:{org}"
+    event = json.dumps({"type": "tick", "channel": channel, "filler": "x" * 200})
+    with broker.installation.agent(agent_key, broker.url) as agent:
+        settle(agent)
+        async with trio.open_nursery() as browsers:
+            for _ in range(20):
+                client = await broker.browser(key)
+                await client.send_json(type="subscribe", channel=channel)
+                await client.receive_type("subscribed")
+                browsers.start_soon(read_on, client)
+            witness = await broker.browser(key)
+            await witness.send_json(type="subscribe", channel=channel)
+            await witness.receive_type("subscribed")
+            browsers.start_soon(trio.to_thread.run_sync, flood, store, channel, event)
+            await witness.receive_type("tick")
+            browsers.start_soon(read_on, witness)
+            sent = publish(store, org, type="state_change", workflow_id="wf", state="Killed")
+            killed = await trio.to_thread.run_sync(agent.next, "killed")
+            measured("PUBLISH Killed to killed in the agent, during a flood of events", killed["at"] * 1000 - sent)
+            browsers.cancel_scope.cancel()
+        assert agent.end() == []
+
+
+def flood(store: Valkey, channel: str, event: str) -> None:
+    """Publish 30,000 events as fast as Redis takes them."""
+    for _ in range(300):
+        with store.client.pipeline(transaction=False) as pipeline:
+            for _ in range(100):
+                pipeline.publish(channel, event)
+            pipeline.execute()
+
+
+async def read_on(client: WsClient) -> None:
+    """Read until cancelled, and drop the connection."""
+    try:
+        while True:
+            await client.receive()
+    finally:
+        await client.kill()
