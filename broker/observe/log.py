@@ -1,18 +1,21 @@
 """structlog, set up once: text on a terminal, JSON otherwise, journal priorities under systemd.
 
-Everything goes to stderr. A stderr that has gone away is ignored: a broker does not die of its log.
+Everything goes to stderr. A stderr that has gone away, or that nobody reads, is ignored: a broker does not die of its
+log.
 """
 
+import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from broker.observe.redact import HIDDEN, is_secret_field, redact
+from broker.observe.sink import Sink
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "exception": 40, "critical": 50}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
@@ -37,6 +40,7 @@ def configure(level: str = "info", format: str = "auto", stream: IO[str] | None 
     out = stream if stream is not None else sys.stderr
     journal = _is_journal(out, os.environ)
     as_json = format == "json" or (format == "auto" and (journal or not out.isatty()))
+    sink = Sink(out, _lines_lost(as_json, journal))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -49,11 +53,11 @@ def configure(level: str = "info", format: str = "auto", stream: IO[str] | None 
         final.append(_journal_priority)
     structlog.configure(
         processors=[_below_threshold, *shared, *final],
-        logger_factory=lambda *_: _Stream(out),
+        logger_factory=lambda *_: _Stream(sink),
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(_Quiet(out))
+    handler = logging.StreamHandler(sink)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _logger_name],
@@ -111,33 +115,24 @@ def _is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-class _Quiet:
-    """A text stream whose failures are not ours to die of."""
+def _lines_lost(as_json: bool, journal: bool) -> Callable[[int], str]:
+    """Return what makes the line that tells of lost lines, in the form of all the others."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def line(lost: int) -> str:
+        event = {"event": "lines of this log were lost: nobody read it", "lost": lost, "level": "warning"}
+        text = json.dumps(event) if as_json else f"[{event['level']}] {event['event']} lost={lost}"
+        return (_journal_priority(None, "warning", text) if journal else text) + "\n"
 
-    def write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-        except (OSError, ValueError):
-            return
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
+    return line
 
 
 class _Stream:
     """What structlog hands finished lines to."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._out = _Quiet(stream)
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
 
     def _write(self, line: str) -> None:
-        self._out.write(line + "\n")
-        self._out.flush()
+        self._sink.write(line + "\n")
 
     msg = debug = info = warning = error = exception = critical = fatal = log = _write
