@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow lint types check format clean systemd-test conformance
+.PHONY: help run test test-slow faults lint types check format clean systemd-test conformance fuzz stress soak
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -22,8 +22,14 @@ test-slow: $(VENV)/.development ## Run the tests that take long
 conformance: $(VENV)/.development ## Run Autobahn's cases against the broker (ARGS: names of modes)
 	@$(BIN)/python -m tests.conformance $(ARGS)
 
+soak: $(VENV)/.development ## Load a broker steadily for SOAK_MINUTES (30), and plot what it holds into docs/
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
 	@tests/systemd/run $(ARGS)
+
+faults: $(VENV)/.development ## Break everything in turn, and see that nothing is lost (SEEDS: such as 7, or 1-20)
+	@$(BIN)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS))
 
 lint: $(VENV)/.development ## Look for mistakes and for imports against the layers
 	@$(BIN)/ruff check .
