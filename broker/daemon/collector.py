@@ -7,10 +7,10 @@ them, and the old generation has nothing to find.
 
 import gc
 
-YOUNG = 2_000
+YOUNG = 1_500
 """Allocations between two collections of the youngest generation; one takes well under a millisecond."""
 
-MIDDLE = 5
+MIDDLE = 3
 """Collections of the youngest generation between two of the middle one, which then takes a few milliseconds."""
 
 NEVER = 1_000_000_000

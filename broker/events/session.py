@@ -29,8 +29,7 @@ MAX_BAD_MESSAGES = 100
 async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices) -> None:
     """Serve one event socket until it is over. The caller has authenticated it and closes the peer afterwards."""
     session = EventSession(peer, key, services)
-    log = services.log.bind(connection=peer.id, key_id=key.key_id, remote=peer.remote)
-    log_open(log, "events")
+    log_open(services.log, "events", connection=peer.id, key_id=key.key_id, remote=peer.remote)
     unwatch = services.keys.watch(key, session.on_key_change)
     try:
         async with trio.open_nursery() as tasks:
@@ -42,11 +41,25 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
     finally:
         unwatch()
         session.subscriptions.release_all()
-        log_close(log, "events", peer, messages=session.messages, subscriptions=session.subscriptions.most)
+        log_close(
+            services.log,
+            "events",
+            peer,
+            connection=peer.id,
+            key_id=key.key_id,
+            remote=peer.remote,
+            messages=session.messages,
+            subscriptions=session.subscriptions.most,
+        )
 
 
 class EventSession:
     """The state of one session; each method that loops is the body of one of its tasks."""
+
+    __slots__ = (
+        "_answered", "_bad_in_a_row", "_bucket", "_pausing_since", "_peer", "_pulse", "_services", "messages",
+        "subscriptions",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer

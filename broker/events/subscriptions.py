@@ -1,7 +1,7 @@
 """A session's subscriptions: its commands are carried out and answered in order, each after Redis has confirmed."""
 
 from collections import deque
-from functools import partial
+from functools import lru_cache, partial
 
 import redis.exceptions
 import trio
@@ -36,6 +36,11 @@ class Subscriptions:
     Attributes:
         most: the largest number of channels held at one time, for the closing log line.
     """
+
+    __slots__ = (
+        "_accounts", "_bell", "_commands", "_grant", "_held", "_key", "_namespaces", "_peer", "_room", "_services",
+        "most",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer
@@ -114,7 +119,7 @@ class Subscriptions:
         namespaces = self._services.config.events.namespaces
         if namespaces is not self._namespaces:
             self._namespaces = namespaces
-            self._grant = grant_for(self._key.channels, self._key.workflow_id, frozenset(namespaces))
+            self._grant = _shared_grant(self._key.channels, self._key.workflow_id, namespaces)
         return self._grant
 
     async def _subscribe(self, command: Subscribe) -> None:
@@ -190,3 +195,9 @@ class Subscriptions:
 
     def _say(self, message: Subscribed | Unsubscribed | EventError) -> None:
         self._peer.send(text_frame(encode(message)))
+
+
+@lru_cache(maxsize=1024)
+def _shared_grant(globs: tuple[str, ...], workflow_id: str | None, namespaces: tuple[str, ...]) -> Grant:
+    """Return one grant for all sessions that may see the same."""
+    return grant_for(globs, workflow_id, frozenset(namespaces))
