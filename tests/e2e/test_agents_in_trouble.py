@@ -1,7 +1,12 @@
 """What must not keep a kill from an agent: its own absence, new keys, forged messages, brokers and stores that fail."""
 
+import fcntl
 import http.client
 import json
+import os
+import re
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +16,14 @@ import pytest
 from broker.publisher import Publisher
 from protocol.signing import body_hash, signature
 from tests.conftest import Valkey
-from tests.e2e.broker import Agent, Broker, Installation, Key
+from tests.e2e.broker import COMMAND, Agent, Broker, Installation, Key
+from tests.e2e.program import PATIENCE
 from tests.e2e.proxy import Proxy
+
+UPGRADE = (
+    b"GET /ws/control/%s HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 Measured = Callable[[str, float], None]
 
@@ -159,3 +170,31 @@ def test_two_brokers(broker: Broker, store: Valkey, org: str, agent_key: Key) ->
         assert [entry["version"] for entry in status if entry.get("workflow_id") == "wf" and "version" in entry] == [2]
         assert here.end() == there.end() == []
         assert second.program.stop() == 0
+
+
+def test_log_that_nobody_reads(store: Valkey, tmp_path: Path, org: str, agent_key: Key) -> None:
+    """A terminal that was stopped, or a log shipper that hangs, does not keep a kill from its agent."""
+    site = Installation.write(tmp_path, redis={"url": store.url}, log={"format": "json", "level": "debug"})
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with (
+        os.fdopen(reading, "rb", buffering=0) as log,
+        os.fdopen(writing, "wb") as stderr,
+        subprocess.Popen([*COMMAND, "serve", "--config", str(site.config)], stderr=stderr) as process,
+    ):
+        try:
+            said = b""
+            while (listening := re.search(rb'"on": \["([0-9.:]+)"\], "inherited"', said)) is None:
+                said += log.read(4096)
+            with site.agent(agent_key, f"http://{listening[1].decode()}") as agent:
+                agent.next("runs")
+                host, _, port = listening[1].decode().partition(":")
+                for _ in range(50):  # each of them is two lines
+                    with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
+                        sock.sendall(UPGRADE % (org.encode(), agent_key.api_key.encode()))
+                        assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+                site.run("kill", org, "wf", "--wait", "10")
+                agent.next("killed")
+                assert agent.end() == []
+        finally:
+            process.kill()
