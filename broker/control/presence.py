@@ -78,7 +78,7 @@ class PresenceBoard:
                 writers.start_soon(self._beat)
         finally:
             with trio.move_on_after(FAREWELL_SECONDS, shield=True):
-                await self._sign_off()
+                await self.sign_off()
 
     def _touch(self, organization_id: str) -> None:
         self._dirty[organization_id] = None
@@ -132,7 +132,8 @@ class PresenceBoard:
             else:
                 await trio.sleep(BEAT_SECONDS)
 
-    async def _sign_off(self) -> None:
+    async def sign_off(self) -> None:
+        """Say that this broker and its sessions are gone, if the store can be reached."""
         try:
             await run(self._call, sign_off(self._layout, self._broker_id))
             for organization_id in list(self._orgs):

@@ -92,6 +92,11 @@ class Broker:
         with trio.move_on_after(SETTLE_SECONDS):
             await self.control.services.receipts.settled()
 
+    async def sign_off(self) -> None:
+        """Write down that this broker is gone, for as long as `SETTLE_SECONDS`; an orderly end does it anyway."""
+        with trio.move_on_after(SETTLE_SECONDS):
+            await self.control.services.presence.sign_off()
+
 
 def build(config: Config, links: Links, counters: Counters) -> Broker:
     """Make a broker on its links, which must already run when the broker does.

@@ -27,30 +27,41 @@ meanwhile, and SDKs give up for good after ten seconds."""
 AT_ONCE = 64
 
 
-async def drain(broker: Broker, handover: Handover) -> None:
+async def drain(broker: Broker, handover: Handover) -> int:
     """Tell every client to go and stop accepting; the door's `run` then ends with the last connection.
 
     Event sockets are closed in random order over a part of the drain window, so that their clients, which wait without
     jitter, do not all come back in the same instant. Accepting goes on meanwhile: nobody is refused. Then the control
     sessions are handed over to the next process, if there is a way; the others are closed.
+
+    Returns how many were handed over; their tasks still exist, and there is nothing left for them to do.
     """
-    window = broker.config.server.drain_timeout * EVENTS_SHARE
     door = broker.door
     broker.readiness.draining = True
     door.begin_drain()
-    peers = door.peers(Kind.EVENTS)
-    random.shuffle(peers)
-    pause = min(window / (len(peers) + 1), MAX_PAUSE)
-    for peer in peers:
-        _let_go(peer)
-        await trio.sleep(pause * random.uniform(0.5, 1.5))
+    await _let_go_one_by_one(door.peers(Kind.EVENTS), broker.config.server.drain_timeout * EVENTS_SHARE)
     door.stop_accepting()
     with trio.move_on_after(SETTLE_SECONDS):
         await door.settled()
     await _let_all_go(door.peers(Kind.EVENTS))
     with trio.CancelScope(shield=True):  # bounded by itself; an agent that is cut off never comes back
-        await handover.hand_over(door.peers(Kind.CONTROL))
+        handed_over = await handover.hand_over(door.peers(Kind.CONTROL))
     await _let_all_go(door.peers(Kind.CONTROL))
+    return handed_over
+
+
+async def _let_go_one_by_one(peers: list[Peer], window: float) -> None:
+    """Close in random order, at random moments; what the loop is behind with is made up for."""
+    random.shuffle(peers)
+    pause = min(window / (len(peers) + 1), MAX_PAUSE)
+    began = trio.current_time()
+    for count, peer in enumerate(peers):
+        due = began + pause * (count + random.uniform(0, 1))
+        if due > trio.current_time():
+            await trio.sleep_until(due)
+        elif count % AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+        _let_go(peer)
 
 
 async def _let_all_go(peers: Iterable[Peer]) -> None:

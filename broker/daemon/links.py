@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import trio
 
 from broker.link.address import Address
 from broker.link.link import Link
@@ -39,6 +40,13 @@ class Links:
     def all(self) -> tuple[Link, ...]:
         """All three, in the order in which they are opened."""
         return self.commands, self.control, self.events
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep all three open until cancelled; started after the first attempt of each, whatever came of it."""
+        async with trio.open_nursery() as links:
+            for link in self.all:
+                await links.start(link.run)
+            task_status.started()
 
 
 def build_links(address: Address, counters: Counters) -> Links:

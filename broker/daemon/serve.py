@@ -1,9 +1,12 @@
 """The life of a broker process, from its configuration to its last connection."""
 
 import faulthandler
+import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NoReturn
 
 import attrs
 import trio
@@ -15,6 +18,7 @@ from broker.daemon.build import Broker, build
 from broker.daemon.dev import announce_dev, dev_store
 from broker.daemon.drain import FAREWELL_SECONDS, drain
 from broker.daemon.handover import Handover
+from broker.daemon.held import Held
 from broker.daemon.inherit import Inherited, inherited
 from broker.daemon.links import build_links
 from broker.daemon.notify import Notifier, feed_watchdog
@@ -63,6 +67,8 @@ class _Life:
     given: Inherited
     signals: Signals = attrs.field(factory=Signals)
     counters: Counters = attrs.field(factory=Counters)
+    store: Held = attrs.field(factory=Held)
+    links: Held = attrs.field(factory=Held)
 
     async def live(self) -> None:
         """Hear signals, feed the watchdog, and have a store."""
@@ -72,7 +78,7 @@ class _Life:
             async with trio.open_nursery() as store:
                 self.notifier.status("starting: opening the store")
                 await self._work_with(await self._open_store(store))
-                store.cancel_scope.cancel()
+                await self.store.end()
             helpers.cancel_scope.cancel()
         get_logger(part="broker").info("stopped")
 
@@ -81,14 +87,13 @@ class _Life:
         if self.config.redis.url != "embedded":
             return Address.parse(self.config.redis.url)
         server = dev_store() if self.dev else EmbeddedServer(self.config.redis.data_dir)
-        address: Address = await nursery.start(server.run)
+        address: Address = await nursery.start(self.store.run, server.run)
         return address
 
     async def _work_with(self, address: Address) -> None:
         links = build_links(address, self.counters)
         async with trio.open_nursery() as connections_to_redis:
-            for link in links.all:
-                await connections_to_redis.start(link.run)
+            await connections_to_redis.start(self.links.run, links.run)
             broker = build(self.config, links, self.counters)
             broker.admin.inherited = self.given.admin
             store = StoreCheck(broker, durable=not self.dev)
@@ -100,7 +105,7 @@ class _Life:
                 await self._open_the_door(broker, store)
                 await broker.settle()
                 workers.cancel_scope.cancel()
-            connections_to_redis.cancel_scope.cancel()
+            await self.links.end()
 
     async def _open_the_door(self, broker: Broker, store: StoreCheck) -> None:
         listeners = self.given.public or (listen(self.config.server.bind),)
@@ -118,14 +123,32 @@ class _Life:
                 door.start_soon(self._cut_short, door.cancel_scope)
                 await self.signals.stop.wait()
                 self.notifier.stopping("draining: clients are told to reconnect")
-                door.cancel_scope.deadline = trio.current_time() + self.config.server.drain_timeout
-                await drain(broker, Handover(broker, self.notifier))
-                door.cancel_scope.deadline = min(door.cancel_scope.deadline, trio.current_time() + FAREWELL_SECONDS)
+                handed_over = await drain(broker, Handover(broker, self.notifier))
+                door.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
+                if handed_over:
+                    await self._leave_at_once(broker)
                 await broker.door.closed.wait()
                 door.cancel_scope.cancel()
         finally:
             for listener in listeners:
                 listener.close()
+
+    async def _leave_at_once(self, broker: Broker) -> NoReturn:
+        """End the process without unwinding the tasks of sessions that are not ours any more.
+
+        There may be thousands of them, and unwinding takes half a millisecond each, during which neither those sessions
+        nor newcomers are served by anybody. All that outlives this process is ended in order first.
+        """
+        with trio.move_on_after(FAREWELL_SECONDS):
+            await broker.door.emptied()
+        with trio.CancelScope(shield=True):
+            await broker.settle()
+            await broker.sign_off()
+            await self.links.end()
+            await self.store.end()
+        get_logger(part="broker").info("stopped")
+        sys.stderr.flush()
+        os._exit(0)
 
     async def _announce(self, broker: Broker, store: StoreCheck, listeners: Sequence[socket.socket]) -> None:
         where = [describe_listener(listener) for listener in listeners]

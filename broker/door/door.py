@@ -18,6 +18,8 @@ from broker.wire.peer import Peer
 
 __all__ = ["Door"]
 
+LOOK_AGAIN = 0.02
+
 
 class Door:
     """All that comes in on the public port.
@@ -82,6 +84,11 @@ class Door:
     async def settled(self) -> None:
         """Wait until nobody is between accept and session any more."""
         await self.state.gate.wait_empty()
+
+    async def emptied(self) -> None:
+        """Wait until every session is over or handed over to another process."""
+        while any(not peer.handed_over for kind in Kind for peer in self.state.sessions[kind]):  # noqa: ASYNC110
+            await trio.sleep(LOOK_AGAIN)
 
     def reconfigure(self) -> None:
         """Take up the limits of `services.config` for those that come from now on."""

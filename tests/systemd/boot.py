@@ -47,6 +47,7 @@ SuccessAction=exit
 FailureAction=exit
 [Service]
 Type=oneshot
+LimitNOFILE=65536
 ExecStart={command}
 WorkingDirectory={directory}
 StandardOutput=append:/exchange/output
