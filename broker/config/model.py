@@ -82,6 +82,7 @@ class Events:
         factory=_no_history, converter=MappingProxyType, validator=checks.histories, hash=False
     )
     allowed_origins: tuple[str, ...] = attrs.field(default=(), validator=checks.origins)
+    compression: bool = False
 
 
 @attrs.frozen

@@ -102,7 +102,7 @@ async def _converse(
                 request = await conversation.next_request(deadline)
                 address = state.proxies.client(peer, request)
                 if is_echo(request, state.services):
-                    echoing = admit_echo(request, state.slots)
+                    echoing = admit_echo(request, state.services, state.slots)
                     conversation.hand_over()
                     return echoing, address
                 match = find_route(request)

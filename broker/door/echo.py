@@ -8,10 +8,11 @@ import trio
 
 from broker.door.services import DoorServices
 from broker.door.slots import Full, Slots
-from broker.door.sockets import Admitted, checked_upgrade
+from broker.door.sockets import Admitted, agreed_compression, checked_upgrade
 from broker.door.state import Kind
 from broker.http.request import Request
 from broker.wire.peer import Peer, PeerClosed
+from protocol.deflate import COMPRESSED_BINARY, COMPRESSED_TEXT, compressed_frame
 from protocol.frames import binary_frame, text_frame
 from protocol.upgrade import switching_protocols
 
@@ -27,15 +28,17 @@ def is_echo(request: Request, services: DoorServices) -> bool:
     return bool(path) and request.is_upgrade and request.path == path
 
 
-def admit_echo(request: Request, slots: Slots) -> Admitted:
+def admit_echo(request: Request, services: DoorServices, slots: Slots) -> Admitted:
     """Let a client in.
 
     Raises:
         Refused: it is no proper upgrade, or there are too many connections.
     """
-    answer = switching_protocols(checked_upgrade(request).key)
+    upgrade = checked_upgrade(request)
+    deflate = agreed_compression(upgrade, services)
+    answer = switching_protocols(upgrade.key, extensions=deflate and deflate.answer)
     try:
-        return Admitted(answer, Kind.EVENTS, slots.take(KEY_ID), _run_echo_session)
+        return Admitted(answer, Kind.EVENTS, slots.take(KEY_ID), _run_echo_session, deflate)
     except Full as full:
         raise full.refused() from None
 
@@ -54,5 +57,12 @@ async def _echo(peer: Peer) -> None:
             message = await peer.receive()
         except PeerClosed:
             return
-        peer.send(text_frame(message.encode()) if isinstance(message, str) else binary_frame(message))
+        peer.send(_frame(message, peer.outbox.window))
         await peer.drained()
+
+
+def _frame(message: str | bytes, window: int) -> bytes:
+    if isinstance(message, str):
+        payload = message.encode()
+        return compressed_frame(COMPRESSED_TEXT, payload, window) if window else text_frame(payload)
+    return compressed_frame(COMPRESSED_BINARY, message, window) if window else binary_frame(message)

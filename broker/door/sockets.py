@@ -10,6 +10,7 @@ from broker.door.control_door import admit_control, watch_transmission
 from broker.door.credentials import selected_subprotocol
 from broker.door.event_door import BAD_TOKEN, admit_event
 from broker.door.routes import Match, Target
+from broker.door.services import DoorServices
 from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
 from broker.http.answer import refusal
@@ -17,13 +18,14 @@ from broker.http.request import Request
 from broker.wire.peer import Peer, open_peer
 from broker.wire.plain import PlainWire
 from protocol.codes import CloseCode, ErrorCode
+from protocol.deflate import Deflate, agree_on
 from protocol.errors import ProtocolError
 from protocol.upgrade import Upgrade, check_upgrade, switching_protocols
 
 UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 VERSION = (("Sec-WebSocket-Version", "13"),)
 
-__all__ = ["Admitted", "TurnedAway", "admit_socket", "checked_upgrade", "serve_socket"]
+__all__ = ["Admitted", "TurnedAway", "admit_socket", "agreed_compression", "checked_upgrade", "serve_socket"]
 
 
 @attrs.frozen
@@ -35,12 +37,14 @@ class Admitted:
         kind: of its session.
         slot: its place, to be given back.
         session: serves the peer until it is over.
+        deflate: what the answer agrees on about compression.
     """
 
     answer: bytes
     kind: Kind
     slot: Slot
     session: Callable[[Peer], Awaitable[None]]
+    deflate: Deflate | None = None
 
 
 @attrs.frozen
@@ -61,7 +65,8 @@ async def admit_socket(
         Refused: it is to be answered instead.
     """
     upgrade = checked_upgrade(request)
-    answer = switching_protocols(upgrade.key, selected_subprotocol(upgrade.subprotocols))
+    subprotocol = selected_subprotocol(upgrade.subprotocols)
+    answer = switching_protocols(upgrade.key, subprotocol)
     services = state.services
     if match.target is Target.CONTROL_SOCKET:
         org_id = match.names["org_id"]
@@ -76,7 +81,10 @@ async def admit_socket(
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)
     key, slot = admitted
-    return Admitted(answer, Kind.EVENTS, slot, lambda peer: services.event_session(peer, key))
+    deflate = agreed_compression(upgrade, services)
+    if deflate is not None:
+        answer = switching_protocols(upgrade.key, subprotocol, deflate.answer)
+    return Admitted(answer, Kind.EVENTS, slot, lambda peer: services.event_session(peer, key), deflate)
 
 
 async def serve_socket(
@@ -110,7 +118,8 @@ async def _serve_admitted(
     """Open the socket, serve it, close it, and count how it ended."""
     opened: Peer | None = None
     try:
-        async with open_peer(wire, admitted.answer, state.peer_limits[admitted.kind], remote=address.text) as opened:
+        limits = state.peer_limits[admitted.kind]
+        async with open_peer(wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate) as opened:
             arrival.leave()
             state.enter(admitted.kind, opened)
             try:
@@ -120,6 +129,11 @@ async def _serve_admitted(
     finally:
         if opened is not None:
             state.settle(opened)
+
+
+def agreed_compression(upgrade: Upgrade, services: DoorServices) -> Deflate | None:
+    """Return what to agree on with a client of the event socket; None is no compression."""
+    return agree_on(upgrade.extensions) if services.config.events.compression else None
 
 
 def checked_upgrade(request: Request) -> Upgrade:

@@ -10,6 +10,7 @@ from broker.wire.doorbell import Doorbell
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.errors import ProtocolError
+from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
 
 _MADE_UP_REQUEST = (
@@ -24,6 +25,9 @@ class Feed(trio.abc.Stream):
     The door has checked and answered the real upgrade: nothing that a stranger wrote in a request head reaches the
     library, and a connection that another process began is taken up in the very same way.
 
+    The library does not know permessage-deflate either. With an inflater it need not: compressed messages reach it as
+    plain ones, and compressed frames on the way out are none of its business.
+
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         eof: the peer has ended the stream, or the connection broke.
@@ -31,8 +35,8 @@ class Feed(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_accepted", "_allowance", "_counted", "_on_violation", "_outbox", "_pause", "_pausing_since", "_stage",
-        "_violation", "ended", "eof", "on_flood", "patience", "scanner", "wire",
+        "_accepted", "_allowance", "_counted", "_inflater", "_on_violation", "_outbox", "_pause", "_pausing_since",
+        "_stage", "_violation", "ended", "eof", "on_flood", "patience", "scanner", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +46,7 @@ class Feed(trio.abc.Stream):
         scanner: FrameScanner,
         on_violation: Callable[[ProtocolError], None],
         allowance: TokenBucket,
+        inflater: Inflater | None = None,
     ) -> None:
         self.wire = wire
         self.scanner = scanner
@@ -52,6 +57,7 @@ class Feed(trio.abc.Stream):
         self._stage = 0
         self._violation: ProtocolError | None = None
         self._allowance = allowance
+        self._inflater = inflater
         self._counted = 0
         self._pause = 0.0
         self._pausing_since = math.inf
@@ -66,6 +72,22 @@ class Feed(trio.abc.Stream):
             return _MADE_UP_REQUEST
         if self._stage == 1:
             await self._accepted.wait()  # the library drops frames that it reads before it has sent its 101
+        if self._inflater is None:
+            return await self._receive_checked(max_bytes)
+        while True:
+            data = await self._receive_checked(max_bytes)
+            if not data or (data := self._inflate(self._inflater, data)):
+                return data
+
+    def _inflate(self, inflater: Inflater, data: bytes) -> bytes:
+        """Turn compressed messages into plain ones: the library knows nothing of RSV1."""
+        data = inflater.feed(data)
+        if inflater.violation is not None:
+            self._violation = inflater.violation
+        return data
+
+    async def _receive_checked(self, max_bytes: int | None) -> bytes:
+        """Return what the peer sends; b"" at its end, and once it has broken the rules."""
         if self._violation is not None:
             await trio.lowlevel.checkpoint()
             return self._judge(self._violation)

@@ -60,6 +60,8 @@ class Outbox(_Hot):
         sealed, dead: the states above.
         stall_timeout: seconds without the peer taking one byte of what is pending, after which the gate is sealed with
             1013; `math.inf` keeps a peer that stalls.
+        window: the peer takes compressed frames with a window of up to this many bits; 0: it takes none. Nothing is
+            compressed here.
         too_slow: the gate was sealed by an overflow or a stall, with 1013.
         on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
         on_drained: called when nothing is pending any more after an overflow.
@@ -69,7 +71,7 @@ class Outbox(_Hot):
     __slots__ = (
         "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_wire",
         "bytes", "dead", "frames", "limit", "on_drained", "on_overflow", "on_sealed", "peak", "pending", "sealed",
-        "stall_timeout", "too_slow",
+        "stall_timeout", "too_slow", "window",
     )  # fmt: skip
 
     def __init__(self, wire: PlainWire, limit: int) -> None:
@@ -89,6 +91,7 @@ class Outbox(_Hot):
         self.limit = limit
         self.pending = self.peak = self.frames = self.bytes = 0
         self.stall_timeout = math.inf
+        self.window = 0
         self.sealed = self.dead = self.too_slow = False
         self.on_overflow: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None

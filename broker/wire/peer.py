@@ -16,7 +16,9 @@ from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.untie import close_generators
 from protocol.codes import CloseCode, ErrorCode
+from protocol.deflate import Deflate
 from protocol.errors import ProtocolError
+from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
 
 ABNORMAL = 1006
@@ -92,7 +94,14 @@ class Peer:
         "handed_over", "id", "opened_at", "outbox", "remote", "send", "wire",
     )  # fmt: skip
 
-    def __init__(self, wire: PlainWire, limits: PeerLimits, scope: trio.CancelScope, remote: str | None = None) -> None:
+    def __init__(
+        self,
+        wire: PlainWire,
+        limits: PeerLimits,
+        scope: trio.CancelScope,
+        remote: str | None = None,
+        deflate: Deflate | None = None,
+    ) -> None:
         self.id = secrets.token_hex(6)
         self.wire = wire
         self.remote = remote or wire.remote
@@ -108,11 +117,16 @@ class Peer:
         self._received = 0
         self._limits = limits
         self._scope = scope
-        scanner = FrameScanner(max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments)
+        compressed = deflate is not None
+        scanner = FrameScanner(limits.max_message_bytes, limits.max_fragments, compressed=compressed)
         allowance = TokenBucket(
             limits.max_fragments + limits.frames_per_second, limits.frames_per_second, trio.current_time()
         )
-        self._feed = Feed(wire, self.outbox, scanner, self._on_violation, allowance)
+        inflater = None
+        if deflate is not None:
+            inflater = Inflater(limits.max_message_bytes)
+            self.outbox.window = deflate.window
+        self._feed = Feed(wire, self.outbox, scanner, self._on_violation, allowance, inflater)
         self._feed.patience = limits.rate_patience
         self._feed.on_flood = self._on_flood
         self._websocket: trio_websocket.WebSocketConnection | None = None
@@ -208,13 +222,15 @@ class Peer:
     def hand_over(self) -> OpenConnection:
         """Give the connection away after `suspend`: whoever has a copy of its descriptor goes on with what is returned.
 
-        Here it ends at once, without a frame and without an effect on the connection.
+        Nothing is written or read here any more, and nobody is woken for that: the session ends when it is cancelled,
+        without a frame and without an effect on the connection.
         """
         begun, frames = self.outbox.take_pending()
         quiet = trio.current_time() - self.wire.last_heard
-        unread = self.scanner.bytes_since_message()
+        unread = self.scanner.bytes_since_message() + self.wire.take_unread()
         self.handed_over = True
         self._note("us", 0, "handed over")
+        self.outbox.on_sealed = None
         self.outbox.die()
         return OpenConnection(self.id, self.remote, self.opened_at, quiet, unread, begun, tuple(frames))
 
@@ -325,18 +341,28 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
         answer: the 101 response, b"" for a connection that is open already.
         limits: the bounds of this connection.
         remote: the peer's address if a trusted proxy told a better one.
+        deflate: what the answer agrees on about compression; see `Outbox.window` for the way out.
 
     Raises:
         WireBroken: the connection went before the WebSocket was open.
     """
 
-    __slots__ = ("_answer", "_limits", "_manager", "_nursery", "_peer", "_remote", "_wire")
+    __slots__ = ("_answer", "_deflate", "_limits", "_manager", "_nursery", "_peer", "_remote", "_wire")
 
-    def __init__(self, wire: PlainWire, answer: bytes, limits: PeerLimits, *, remote: str | None = None) -> None:
+    def __init__(
+        self,
+        wire: PlainWire,
+        answer: bytes,
+        limits: PeerLimits,
+        *,
+        remote: str | None = None,
+        deflate: Deflate | None = None,
+    ) -> None:
         self._wire = wire
         self._answer = answer
         self._limits = limits
         self._remote = remote
+        self._deflate = deflate
 
     async def __aenter__(self) -> Peer:
         try:
@@ -344,7 +370,7 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
                 await self._wire.send_all(self._answer)
             self._manager = trio.open_nursery()
             self._nursery = await self._manager.__aenter__()
-            self._peer = Peer(self._wire, self._limits, self._nursery.cancel_scope, self._remote)
+            self._peer = Peer(self._wire, self._limits, self._nursery.cancel_scope, self._remote, self._deflate)
             try:
                 await self._peer.start(self._nursery)
             except BaseException as error:

@@ -7,9 +7,11 @@ from tests.conformance.suite import Mode, run_mode, tally
 
 PROTOCOL = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 LIMITS = ("9.*",)
+COMPRESSION = ("12.*", "13.*")
 
 MODES = (
     Mode("kind", (*PROTOCOL, *LIMITS)),
+    Mode("compressed", COMPRESSION),
     Mode("every-byte", PROTOCOL, ("--read", "1")),
     Mode("random-cuts", (*PROTOCOL, *LIMITS), ("--read", "4096", "--seed", "1")),
     Mode("partial-writes", (*PROTOCOL, *LIMITS), ("--write", "64", "--seed", "2")),

@@ -14,6 +14,8 @@ from tests.conformance.unkind import UnkindListener
 ECHO_PATH = "/debug/echo"
 
 CONFIG = f"""
+[events]
+compression = true
 [admin]
 bind = ""
 [debug]
