@@ -36,7 +36,7 @@ def admit_echo(request: Request, services: DoorServices, slots: Slots) -> Admitt
     """
     upgrade = checked_upgrade(request)
     deflate = agreed_compression(upgrade, services)
-    answer = switching_protocols(upgrade.key, extensions=deflate and deflate.answer)
+    answer = switching_protocols(upgrade.key, extensions=deflate.answer if deflate else None)
     try:
         return Admitted(answer, Kind.EVENTS, slots.take(KEY_ID), _run_echo_session, deflate)
     except Full as full:
