@@ -92,7 +92,7 @@ def _understand(line: bytes) -> str | None:
     try:
         client, _, port, _ = words
         address = {"TCP4": ipaddress.IPv4Address, "TCP6": ipaddress.IPv6Address}[family](client)
-        if not 0 <= int(port) <= 65535:
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise ValueError(port)
     except (KeyError, ValueError):
         raise BadProxyHeader("a PROXY protocol header in text that is not understood") from None

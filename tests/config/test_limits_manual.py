@@ -44,3 +44,19 @@ def test_the_metrics_are_there(row: list[str]) -> None:
     page = (ROOT / "broker" / "admin" / "metrics.py").read_text(encoding="utf-8")
     for name in re.findall(r"`([a-z_]+)(?:\{[^}]*\})?`", row[5]):
         assert f'"{name.removesuffix("_total")}"' in page, name
+
+
+def test_the_security_guide_names_real_tests_and_settings() -> None:
+    """What docs/security.md refers to is there: tests, files, headings and settings."""
+    guide = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:tests|conf)/[^`]+)`", guide) + re.findall(r"\]\(([^)#]+)\)", guide):
+        assert (ROOT / path).exists() or (ROOT / "docs" / path).exists(), path
+    headings = {
+        re.sub(r"[^a-z ]", "", line[3:].lower()).replace(" ", "-") for line in guide.splitlines() if line[:3] == "## "
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", guide)) <= headings
+    sections = {field.name: field.type for field in attrs.fields(Config)}
+    named = [(section, key) for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)`", guide) if section in sections]
+    assert named
+    for section, key in named:
+        assert key in {field.name for field in attrs.fields(sections[section])}, f"{section}.{key}"  # type: ignore[arg-type]
