@@ -1,6 +1,6 @@
 """Shorthands for the four shapes of metrics that are exported here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,11 +17,22 @@ def counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(PREFIX + name, text, value)
 
 
-def counters(name: str, text: str, label: str, values: Mapping[str, float] | Mapping[int, float]) -> Metric:
-    """Return such numbers by the value of a label."""
+def counters(
+    name: str,
+    text: str,
+    label: str,
+    values: Mapping[str, float] | Mapping[int, float],
+    known: Iterable[str | int] = (),
+) -> Metric:
+    """Return such numbers by the value of a label.
+
+    `known` are values of the label that are there from the beginning, as 0: the first time of something that appears
+    out of nowhere is no increase to Prometheus, and an alert would miss it.
+    """
     family = CounterMetricFamily(PREFIX + name, text, labels=(label,))
-    for key, value in list(values.items()):
-        family.add_metric((str(key),), value)
+    counted = {str(key): 0.0 for key in known} | {str(key): value for key, value in values.items()}
+    for key, value in counted.items():
+        family.add_metric((key,), value)
     return family
 
 

@@ -18,8 +18,27 @@ from broker.admin.lag import LoopLag
 from broker.admin.outboxes import Backlog, look
 from broker.admin.process import process_metrics
 from broker.admin.services import AdminServices, Crowd
+from protocol.codes import CloseCode, ErrorCode
 
 __all__ = ["Metrics"]
+
+INPUT_FAULTS = (
+    ErrorCode.INVALID_JSON,
+    ErrorCode.INVALID_MESSAGE,
+    ErrorCode.INVALID_ID,
+    ErrorCode.UNKNOWN_TYPE,
+    ErrorCode.ORGANIZATION_MISMATCH,
+    "store_error",
+)
+EVENT_FAULTS = (
+    ErrorCode.INVALID_JSON,
+    ErrorCode.INVALID_MESSAGE,
+    ErrorCode.RESERVED_TYPE,
+    ErrorCode.CHANNEL_MISMATCH,
+    ErrorCode.TOO_BIG,
+    ErrorCode.RATE_LIMITED,
+)
+ADMIN_FAULTS = (ErrorCode.TOKEN_MISSING, ErrorCode.TOKEN_WRONG)
 
 
 @attrs.frozen
@@ -102,7 +121,9 @@ class Metrics:
         yield counters("refused", "Requests refused before a WebSocket was open, by reason.", "reason", count.refused)
         yield counter("bad_credentials", "Wrong keys, tokens, tickets and signatures.", count.bad_credentials)
         yield counter("tickets", "Tickets made for browsers.", count.tickets)
-        yield counters("closed", "WebSockets that ended, by close code; 1006: without one.", "code", count.closed)
+        yield counters(
+            "closed", "WebSockets that ended, by close code; 1006: without one.", "code", count.closed, CloseCode
+        )
         yield counter("crashes", "Connections that ended with an error of the broker's own.", count.crashed)
         yield counter("messages", "Messages from clients.", count.messages)
         yield counter("message_bytes", "Bytes in messages from clients.", count.message_bytes)
@@ -110,7 +131,9 @@ class Metrics:
             "messages_refused", "Messages from clients that were refused, by reason.", "reason", count.messages_refused
         )
         yield counter("heartbeats_missed", "Clients that did not answer a ping in time.", count.heartbeats_missed)
-        yield counters("admin_refused", "Requests to this listener that were refused.", "reason", self._refusals)
+        yield counters(
+            "admin_refused", "Requests to this listener that were refused.", "reason", self._refusals, ADMIN_FAULTS
+        )
 
     def _outboxes(self, moment: _Moment) -> Iterator[Metric]:
         backlogs = moment.backlogs
@@ -149,6 +172,7 @@ class Metrics:
             "Events from Redis that no client may be sent.",
             "reason",
             count.publications_dropped,
+            EVENT_FAULTS,
         )
         yield counter("deliveries", "Events written for clients.", count.deliveries)
         yield counter("delivery_bytes", "Bytes of events written for clients.", count.delivery_bytes)
@@ -177,6 +201,7 @@ class Metrics:
             "Control messages published by others that were refused.",
             "reason",
             count.control_inputs_refused,
+            INPUT_FAULTS,
         )
         yield counters("control_applied", "What the store did with them, by outcome.", "outcome", count.control_applied)
         yield counter("control_sent", "Control messages sent to agents.", count.control_sent)

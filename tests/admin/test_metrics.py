@@ -1,5 +1,6 @@
 """What Prometheus is told."""
 
+import json
 import os
 import signal
 import time
@@ -145,6 +146,33 @@ async def test_many_connections(site: Site) -> None:
     assert found["signalbox_accepted_total"] == 30
     for client in clients:
         await client.kill()
+
+
+async def test_the_first_time_is_an_increase(site: Site) -> None:
+    """What alerts watch is there as 0 before it happens; a kill that cannot be applied for whatever reason is."""
+    before = await site.metrics()
+    site.key()
+    kill = {"type": "state_change", "workflow_id": "wf", "state": "Killed"}
+    for payload in (
+        b"{",
+        b"[]",
+        b"{}",
+        json.dumps({**kill, "type": "kill"}),
+        json.dumps({**kill, "state": "Dead"}),
+        json.dumps({**kill, "workflow_id": "a b"}),
+        json.dumps({**kill, "organization_id": "umbrella"}),
+    ):
+        site.valkey.client.publish(f"control:{ORG}", payload)
+    site.valkey.client.publish("control:a b", json.dumps(kill))
+    refused = "signalbox_control_inputs_refused_total{"
+    with trio.fail_after(10):
+        while _sum(after := await site.metrics(), refused) < 8:  # noqa: ASYNC110  nobody tells
+            await trio.sleep(0.01)
+    assert {name for name in after if name.startswith(refused)} <= before.keys()
+
+
+def _sum(samples: dict[str, float], start: str) -> float:
+    return sum(value for name, value in samples.items() if name.startswith(start))
 
 
 async def test_every_counter_is_exported(site: Site) -> None:

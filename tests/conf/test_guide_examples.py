@@ -22,13 +22,17 @@ TALLIES = {"brokers", "dropped", "refused", "closed"}
 """Objects whose keys are names of things, not of fields."""
 
 
-def shape(value: Any) -> Any:
-    """What an answer consists of: the names of its fields, all the way down, and the types of what is not null."""
-    if isinstance(value, dict):
-        return {key: {} if key in TALLIES else shape(field) for key, field in value.items()}
-    if isinstance(value, list):
-        return [shape(value[0])] if value else []
-    return None if value is None else int if isinstance(value, float) else type(value)
+def alike(value: Any, printed: Any) -> bool:
+    """Whether two answers have the same fields, all the way down, with values of the same types; null fits any."""
+    if value is None or printed is None:
+        return True
+    if isinstance(value, dict) and isinstance(printed, dict):
+        return value.keys() == printed.keys() and all(
+            name in TALLIES or alike(value[name], printed[name]) for name in value
+        )
+    if isinstance(value, list) and isinstance(printed, list):
+        return all(alike(one, printed[0]) for one in value if printed)
+    return type(value) is type(printed)
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ async def test_the_examples(curl: None, valkey: Valkey, tmp_path: Path) -> None:
                     await agent.send_json(type="ack", message_id=told["message_id"], received_at=int(time.time()))
                 if "api_key" in answer:
                     names["KEY_ID"] = answer["key_id"]
-                assert shape(answer) == shape(json.loads(printed)), command
+                assert alike(answer, json.loads(printed)), (command, answer)
 
 
 async def _run(command: str, names: dict[str, str]) -> Any:
