@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow faults lint types check format clean systemd-test conformance fuzz stress soak
+.PHONY: help run test test-slow faults lint types check format clean systemd-test install-check restart-crowd conformance fuzz stress soak
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -27,6 +27,12 @@ soak: $(VENV)/.development ## Load a broker steadily for SOAK_MINUTES (30), and 
 
 systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
 	@tests/systemd/run $(ARGS)
+
+install-check: ## Follow docs/installing.md, word for word, on a freshly booted systemd; needs root
+	@tests/systemd/install-check
+
+restart-crowd: ## Measure a restart under SESSIONS (5000) control sessions, in a booted systemd; needs root
+	@tests/systemd/run -m tests.systemd.guest.crowd $(or $(SESSIONS),5000)
 
 faults: $(VENV)/.development ## Break everything in turn, and see that nothing is lost (SEEDS: such as 7, or 1-20)
 	@$(BIN)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS))
