@@ -128,6 +128,7 @@ class Feed(trio.abc.Stream):
     def untie(self) -> None:
         """Forget who was to be told of what; the connection is over."""
         self._on_violation = _ignore
+        self._violation = None  # its traceback leads back here
         self.on_flood = None
 
     @property

@@ -35,7 +35,7 @@ class Turn:
         self._left -= writes
         if self._left > self._look_at:
             return False
-        self._look_at = self._left - _LOOK
+        self._look_at = max(0, self._left - _LOOK)
         return self._left <= 0 or time.perf_counter() > self._until
 
     def is_long(self) -> bool:
