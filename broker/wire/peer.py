@@ -204,7 +204,7 @@ class Peer:
                 message = await self._websocket.get_message()
             except trio_websocket.ConnectionClosed as closed:
                 if closed.reason is not None:
-                    self._note("peer", closed.reason.code, closed.reason.reason or "")
+                    self._note("peer", int(closed.reason.code), closed.reason.reason or "")
                 raise PeerClosed from None
             self._received += 1
             if not self.closing:
