@@ -1,7 +1,7 @@
 """Runs the commands of docs/installing.md, section by section: python3 -m tests.systemd.guest.installing.
 
-It needs nothing but Python's library, for nothing is installed when it begins. A block that begins with "```sh" is run as
-it stands; a second word there names a program without which the block is skipped, aloud.
+It needs nothing but Python's library, for nothing is installed when it begins. What follows a line that begins with
+"```sh" is run as it stands; a second word there names a program without which it is skipped, aloud.
 """
 
 import os
