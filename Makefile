@@ -22,6 +22,9 @@ test-slow: $(VENV)/.development ## Run the tests that take long
 conformance: $(VENV)/.development ## Run Autobahn's cases against the broker (ARGS: names of modes)
 	@$(BIN)/python -m tests.conformance $(ARGS)
 
+fuzz: $(VENV)/.development ## Give a million made-up inputs to all that reads bytes from outside (ARGS: --seed 2, codec)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 soak: $(VENV)/.development ## Load a broker steadily for SOAK_MINUTES (30), and plot what it holds into docs/
 	@$(BIN)/python -m tests.soak $(ARGS)
 
