@@ -8,11 +8,11 @@ from redis.exceptions import RedisError
 
 from broker.control.input import InputDesk
 from broker.control.rooms import Rooms
-from broker.control.turns import Turn
 from broker.keys import KeyCache
 from broker.link.confirmation import Confirmation
 from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
+from broker.wire.turn import Turn
 
 CONFIRM_SECONDS = 5.0
 REFUSED_SECONDS = 10.0

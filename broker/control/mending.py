@@ -7,7 +7,6 @@ import trio
 from broker.control.publication import Publication
 from broker.control.replica import Known, known_workflow
 from broker.control.room import Room
-from broker.control.turns import Turn
 from broker.observe import Counters
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
@@ -15,6 +14,7 @@ from broker.store.limits import LogLimits
 from broker.store.log import read_log, read_recent
 from broker.store.restore import restore
 from broker.store.snapshot import read_snapshot
+from broker.wire.turn import Turn
 
 PAGE = 500
 READ_SECONDS = 10.0

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from broker.control.acks import Pending
-from broker.control.turns import Turn
 from broker.wire.doorbell import Doorbell
+from broker.wire.turn import Turn
 
 if TYPE_CHECKING:
     from broker.control.member import Member

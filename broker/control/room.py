@@ -8,10 +8,10 @@ import trio
 
 from broker.control.publication import NotALogEntry, Publication, parse_live
 from broker.control.replica import Known, Replica, Verdict
-from broker.control.turns import MAX_WRITES, Turn
 from broker.observe import Counters
 from broker.store.snapshot import Snapshot
 from broker.wire.doorbell import Doorbell
+from broker.wire.turn import MAX_WRITES, Turn
 
 if TYPE_CHECKING:
     from broker.control.member import Member
