@@ -55,7 +55,7 @@ def agree_on(offers: Iterable[str]) -> Deflate | None:
     return next((agreed for offer in offers if (agreed := _agree(offer)) is not None), None)
 
 
-def deflate(payload: bytes, window: int) -> bytes:
+def deflate(payload: bytes | memoryview, window: int) -> bytes:
     """Compress a message by itself (section 7.2.1).
 
     Small ones, of which there are many, are compressed well and with little memory to prepare; large ones quickly:
@@ -68,7 +68,7 @@ def deflate(payload: bytes, window: int) -> bytes:
     return (packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH))[: -len(TAIL)]
 
 
-def compressed_frame(first: int, payload: bytes, window: int) -> bytes:
+def compressed_frame(first: int, payload: bytes | memoryview, window: int) -> bytes:
     """One complete compressed message; ``first`` is ``COMPRESSED_TEXT`` or ``COMPRESSED_BINARY``."""
     return data_frame(first, deflate(payload, window))
 

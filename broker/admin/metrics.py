@@ -176,6 +176,10 @@ class Metrics:
         )
         yield counter("deliveries", "Events written for clients.", count.deliveries)
         yield counter("delivery_bytes", "Bytes of events written for clients.", count.delivery_bytes)
+        yield counter("publications_compressed", "Events that were compressed.", count.publications_compressed)
+        yield counter("compressed_from_bytes", "Bytes of events before compression.", count.compressed_from_bytes)
+        yield counter("compressed_to_bytes", "Bytes of events after compression.", count.compressed_to_bytes)
+        yield counter("compression_seconds", "Time that compressing events has taken.", count.compression_seconds)
         yield histogram(
             "delivery_latency_seconds",
             "From the read off Redis to the last subscriber's write, for each event.",

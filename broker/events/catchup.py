@@ -16,8 +16,11 @@ class CatchUp:
     was read of the history may still be on its way here. With the first newer event the seam is closed.
 
     Attributes:
+        window: 0, it takes plain frames: it must read them.
         overflowed: more than `limit` bytes came while it held them back, and were not kept.
     """
+
+    window = 0
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -7,7 +7,9 @@ import trio
 
 from broker.events.hub import Channel, Hub
 from broker.events.pace import Pace
+from broker.events.packing import Packer
 from broker.events.rate import PublicationRate
+from broker.events.roster import Roster
 from broker.observe.counters import Counters
 from broker.observe.log import get_logger
 from broker.observe.repeated import Repeated
@@ -46,6 +48,7 @@ class FanOut:
         self._pace = Pace(time.perf_counter())
         self.rate = PublicationRate(publications_per_second)
         self.max_publication_bytes = max_publication_bytes
+        self._packer = Packer(counters)
         self._complaints = Repeated(get_logger(part="events"))
 
     async def on_batch(self, batch: Sequence[Sequence[bytes]]) -> None:
@@ -145,10 +148,18 @@ class FanOut:
         return frames
 
     async def _deliver(self, channel: Channel, data: bytes, count: int, turn: Turn) -> None:
-        """Write to those who are subscribed now; who leaves during a pause gets nothing more."""
-        roster, at, delivered = channel.roster(), 0, 0
+        """Write to those who are subscribed now, to each in its form; who leaves during a pause gets nothing more."""
         channel.frames += count
-        channel.bytes += len(data)
+        for window, roster in channel.rosters().items():
+            form = await self._packer.pack(data, window, turn) if window else data
+            channel.bytes[window] += len(form)
+            await self._write(channel, roster, form, count, turn)
+
+    async def _write(self, channel: Channel, roster: Roster, data: bytes, count: int, turn: Turn) -> None:
+        """Write to those on a roster, which may be of a while ago."""
+        at = delivered = 0
+        if not roster.is_current(channel.version):
+            roster = channel.remaining(roster, 0)
         step = max(1, min(SLICE, SLICE_BYTES // len(data)))
         while at < len(roster.subscribers):
             if turn.is_over(0):

@@ -1,8 +1,10 @@
 """Who is subscribed to what: channels, their subscribers, and the subscription at Redis that they share."""
 
+from collections import defaultdict
+
 import attrs
 
-from broker.events.roster import Roster, Subscriber
+from broker.events.roster import Roster, Subscriber, rosters_of
 from broker.link.confirmation import Confirmation
 from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
@@ -18,7 +20,7 @@ class Channel:
         holders: sessions that are subscribed or are about to be; at zero the subscription at Redis is given up.
         confirmation: Redis's word that it was heard.
         subscribers: session id -> where its frames go.
-        frames, bytes: all that was delivered to each of those who were there all the time.
+        frames, bytes: all that was delivered to each of those who were there all the time; bytes by their window.
         version: rises whenever somebody joins or leaves.
         allowance: what it may still have, see `PublicationRate`.
         told: which connection to Redis (its generation) subscribers know to have begun, and may have missed something.
@@ -29,11 +31,11 @@ class Channel:
     holders: int = 0
     subscribers: dict[str, Subscriber] = attrs.field(factory=dict)
     frames: int = 0
-    bytes: int = 0
+    bytes: dict[int, int] = attrs.field(factory=lambda: defaultdict(int))
     version: int = 0
     told: int = 0
     allowance: TokenBucket | None = None
-    _roster: Roster | None = None
+    _rosters: dict[int, Roster] = attrs.field(factory=dict)
 
     def join(self, session_id: str, subscriber: Subscriber) -> None:
         """Deliver to `subscriber` from now on, in place of whatever the session had here."""
@@ -52,12 +54,15 @@ class Channel:
         """Whether Redis was subscribed to anew, and subscribers have not been told that they missed something."""
         return self.told != self.confirmation.generation
 
-    def roster(self) -> Roster:
-        """Return who is here now; the same list is used for as long as nothing changes."""
-        roster = self._roster
-        if roster is None or not roster.is_current(self.version):
-            roster = self._roster = Roster(self.subscribers.values(), self.version)
-        return roster
+    def rosters(self) -> dict[int, Roster]:
+        """Return who is here now, by the window of what they take; the same lists serve for as long as nothing changes.
+
+        They are of one moment: whoever is exchanged for another while one of them is written to is on no other.
+        """
+        rosters = self._rosters
+        if not rosters or not rosters[0].is_current(self.version):
+            rosters = self._rosters = rosters_of(self.subscribers.values(), self.version)
+        return rosters
 
     def remaining(self, roster: Roster, done: int) -> Roster:
         """Return those of `roster` from place `done` on who are still here, as they take their frames now."""

@@ -14,6 +14,10 @@ class Subscriber(Protocol):
     """Something that takes a channel's frames: a connection's outbox, or a catch-up that holds them back."""
 
     @property
+    def window(self) -> int:
+        """The window of the compressed frames that it takes, see `Outbox.window`; 0 is none."""
+
+    @property
     def write(self) -> Write:
         """Take joined frames at once and return how many bytes were taken; may raise OSError."""
 
@@ -65,6 +69,14 @@ class Roster:
             return len(taken)
         told = zip(self.subscribers[start:stop], taken, strict=True)
         return sum(count == size or subscriber.rest(data, count) for subscriber, count in told)
+
+
+def rosters_of(subscribers: Iterable[Subscriber], version: int) -> dict[int, Roster]:
+    """Return a roster for each window that somebody takes, and always one, perhaps empty, for plain frames."""
+    by_window: dict[int, list[Subscriber]] = {0: []}
+    for subscriber in subscribers:
+        by_window.setdefault(subscriber.window, []).append(subscriber)
+    return {window: Roster(alike, version) for window, alike in by_window.items()}
 
 
 _write_of: Callable[[Subscriber], Write] = attrgetter("write")

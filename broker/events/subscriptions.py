@@ -183,13 +183,15 @@ class Subscriptions:
         self._keep_account(channel)
 
     def _keep_account(self, channel: Channel) -> None:
-        self._accounts.setdefault(channel.name, (channel.frames, channel.bytes))
+        self._accounts.setdefault(channel.name, (channel.frames, channel.bytes[self._peer.outbox.window]))
 
     def _release(self, channel: Channel) -> None:
         """Give one channel up; what it has brought goes to the outbox's account, which a fan-out does not keep."""
-        frames, size = self._accounts.pop(channel.name, (channel.frames, channel.bytes))
-        self._peer.outbox.frames += channel.frames - frames
-        self._peer.outbox.bytes += channel.bytes - size
+        outbox = self._peer.outbox
+        brought = channel.bytes[outbox.window]
+        frames, size = self._accounts.pop(channel.name, (channel.frames, brought))
+        outbox.frames += channel.frames - frames
+        outbox.bytes += brought - size
         self._services.hub.release(channel, self._peer.id)
         self._services.counters.subscriptions -= 1
 

@@ -33,6 +33,10 @@ class Counters:
     deliveries: int = 0
     delivery_bytes: int = 0
     delivery_latency: Histogram = attrs.field(factory=Histogram)  # from the read off Redis to the last write
+    publications_compressed: int = 0  # once for each window that their subscribers have agreed on
+    compressed_from_bytes: int = 0  # what those were, and became
+    compressed_to_bytes: int = 0
+    compression_seconds: float = 0.0
     slow_consumers: int = 0  # closed because they did not read
     outbox_peak_bytes: int = 0  # the most that ever waited for one client, of those that are gone
 

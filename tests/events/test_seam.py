@@ -19,6 +19,8 @@ NAME = b"workflow:a"
 class Client:
     """A subscriber that takes everything, and knows what it has got."""
 
+    window = 0
+
     def __init__(self) -> None:
         self.got: list[str] = []
 
@@ -108,7 +110,7 @@ async def test_a_fan_out_that_is_under_way(hub: Hub, channel: Channel) -> None:
     fan_out = FanOut(hub, Counters(), 65536)
     client, catch_up = Client(), CatchUp(10_000)
     channel.join("s", catch_up)
-    roster = channel.roster()
+    roster = channel.rosters()[0]
     catch_up.release("1-2", client, lambda: channel.join("s", client))
     assert roster.is_current(channel.version), "a fan-out that has paused still finds the catch-up on its list"
     for offset in ("1-2", "1-3", "1-4"):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.extensions import Extension
 from wsproto.utilities import LocalProtocolError
 
 from tests.support.dialing import Address, dial
@@ -89,6 +91,7 @@ class WsClient:
         headers: dict[str, str] | None = None,
         *,
         subprotocols: tuple[str, ...] = (),
+        extensions: Sequence[Extension] = (),
         host: str = "broker.test",
         tls: ssl.SSLContext | None = None,
         patience: float = 10.0,
@@ -98,7 +101,13 @@ class WsClient:
         with trio.fail_after(patience):
             client = cls(await dial(address, tls), patience, answer_pings)
             extra = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-            request = Request(host=host, target=target, extra_headers=extra, subprotocols=list(subprotocols))
+            request = Request(
+                host=host,
+                target=target,
+                extra_headers=extra,
+                subprotocols=list(subprotocols),
+                extensions=list(extensions),
+            )
             try:
                 await client._handshake(request)
             except BaseException:
@@ -144,7 +153,9 @@ class WsClient:
                 raise Closed(1006, "closed during the handshake")
 
     async def send(self, message: str | bytes) -> None:
-        """Send one text or binary message."""
+        """Send one text or binary message. Raises Closed when the server has closed the connection."""
+        if self._closed is not None:
+            raise self._closed
         event: Event = TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=bytearray(message))
         await self.send_raw(self._ws.send(event))
 
