@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from tests.e2e.program import PATIENCE, Program
+from tests.e2e.program import PATIENCE, Program, environment
 from tests.support import RawClient, WsClient
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -63,7 +63,11 @@ class Installation:
     def run(self, *args: str, status: int = 0) -> str:
         """Run a command to its end and return what it printed."""
         done = subprocess.run(
-            [*COMMAND, *args, "--config", str(self.config)], capture_output=True, text=True, timeout=PATIENCE
+            [*COMMAND, *args, "--config", str(self.config)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == status, (args, done.returncode, done.stdout, done.stderr)
         return done.stdout
@@ -79,10 +83,12 @@ class Installation:
         return Key(**{field.name: made[field.name] for field in attrs.fields(Key)})
 
     @contextmanager
-    def serve(self, **environ: str) -> "Iterator[Broker]":
+    def serve(self, covered: bool = False, **environ: str) -> "Iterator[Broker]":
         """Run a broker for the length of the block."""
         with Program(
-            [*COMMAND, "serve", "--config", str(self.config)], {"SIGNALBOX_LOG__FORMAT": "json", **environ}
+            [*COMMAND, "serve", "--config", str(self.config)],
+            {"SIGNALBOX_LOG__FORMAT": "json", **environ},
+            covered=covered,
         ) as program:
             yield Broker(self, program, program.find(program.err, _listening))
 

@@ -47,7 +47,7 @@ def second(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         redis={"url": store.url},
         events={"ping_interval": 0.2, "pong_timeout": 0.4},
     )
-    with installation.serve() as running:
+    with installation.serve(covered=True) as running:
         yield running
         assert running.program.stop() == 0
         assert not [record for record in running.log() if record["level"] in ("critical", "error")]

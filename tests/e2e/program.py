@@ -18,6 +18,15 @@ PATIENCE = 20.0
 """Seconds that anything may take on a machine that is busy with other things."""
 
 
+def environment(more: Mapping[str, str] | None = None, covered: bool = False) -> dict[str, str]:
+    """Return the environment of a child: ours, and more.
+
+    Unless it is to be `covered`, its coverage is not measured: that takes time, which some of these tests measure.
+    """
+    ours = {name: value for name, value in os.environ.items() if covered or not name.startswith("COVERAGE_")}
+    return {**ours, "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
 class Program:
     """A child process whose output is read as it comes, so that it never stands still because nobody reads.
 
@@ -33,6 +42,7 @@ class Program:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         own_group: bool = False,
+        covered: bool = False,
     ) -> None:
         self.out: list[str] = []
         self.err: list[str] = []
@@ -45,7 +55,7 @@ class Program:
             text=True,
             errors="replace",
             cwd=cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
+            env=environment(environ, covered),
             start_new_session=own_group,
         )
         assert self._process.stdout is not None

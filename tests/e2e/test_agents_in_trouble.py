@@ -17,7 +17,7 @@ from broker.publisher import Publisher
 from protocol.signing import body_hash, signature
 from tests.conftest import Valkey
 from tests.e2e.broker import COMMAND, Agent, Broker, Installation, Key
-from tests.e2e.program import PATIENCE
+from tests.e2e.program import PATIENCE, environment
 from tests.e2e.proxy import Proxy
 
 UPGRADE = (
@@ -180,7 +180,9 @@ def test_log_that_nobody_reads(store: Valkey, tmp_path: Path, org: str, agent_ke
     with (
         os.fdopen(reading, "rb", buffering=0) as log,
         os.fdopen(writing, "wb") as stderr,
-        subprocess.Popen([*COMMAND, "serve", "--config", str(site.config)], stderr=stderr) as process,
+        subprocess.Popen(
+            [*COMMAND, "serve", "--config", str(site.config)], stderr=stderr, env=environment()
+        ) as process,
     ):
         try:
             said = b""

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from tests.e2e.broker import AGENT, Agent, Installation
-from tests.e2e.program import PATIENCE, Program, children, gone
+from tests.e2e.program import PATIENCE, Program, children, environment, gone
 
 Measured = Callable[[str, float], None]
 
@@ -42,11 +42,13 @@ class Checkout:
 
     def serve(self) -> Program:
         """Do what `make run` does, in the foreground of a terminal of its own."""
-        return Program([".venv/bin/signalbox", "serve", "--dev"], self.environ, self.folder, own_group=True)
+        return Program(
+            [".venv/bin/signalbox", "serve", "--dev"], self.environ, self.folder, own_group=True, covered=True
+        )
 
     def type(self, command: str) -> str:
         """Type a command into the user's shell and return what it prints."""
-        environ = {**os.environ, **self.environ}
+        environ = environment(self.environ)
         done = subprocess.run(
             ["sh", "-c", command], cwd=self.folder, env=environ, capture_output=True, text=True, timeout=PATIENCE
         )
