@@ -12,6 +12,10 @@ MAX_WAITING = 4096
 """Connections that may wait in line, of all addresses; the next one is closed."""
 
 
+SHARE = 4
+"""One address may have the fourth part of the places that are free, at the most."""
+
+
 class LineFull(Exception):
     """Too many wait, or it took too long."""
 
@@ -19,7 +23,8 @@ class LineFull(Exception):
 class Line:
     """Counts connections that are no session yet by their address, and lets those beyond the bound wait their turn.
 
-    Who waits is outside the gate: it takes no place there from other addresses.
+    The bound is `per_address`, but never more than a `SHARE` of what is free in the gate: however many addresses take
+    all that they can get, there is a place left for one that has none. Who waits is outside the gate.
 
     Attributes:
         gate: where those whose turn it is are counted.
@@ -38,13 +43,17 @@ class Line:
         """Return how many connections of an address are inside."""
         return self._inside.get(host, 0)
 
+    def has_room(self, host: str) -> bool:
+        """Whether one more of this address may be inside; one may always be."""
+        return self.inside(host) < max(1, self._bound())
+
     def is_crowded(self, host: str) -> bool:
         """Whether an address has used half of its places: its idle connections should be closed rather than kept."""
-        return 2 * self.inside(host) >= self.per_address
+        return 2 * self.inside(host) >= self._bound()
 
     async def take_turn(self, host: str) -> None:
         """Take a place, after everybody of this address who came before; raises LineFull when too many wait."""
-        if self.inside(host) < self.per_address:
+        if self.has_room(host) and host not in self._lots:
             self._inside[host] += 1
             return
         if self.waiting >= MAX_WAITING:
@@ -52,21 +61,24 @@ class Line:
         lot = self._lots.setdefault(host, trio.lowlevel.ParkingLot())
         self.waiting += 1
         try:
-            await lot.park()  # whoever leaves hands its place on
+            await lot.park()  # whoever leaves has counted this one in
         finally:
             self.waiting -= 1
             if not lot and self._lots.get(host) is lot:
                 del self._lots[host]
 
     def leave(self, host: str) -> None:
-        """Give a place back, or on."""
-        lot = self._lots.get(host)
-        if lot:
-            lot.unpark()
-            return
+        """Give a place back, and let in who waits for it."""
         self._inside[host] -= 1
+        lot = self._lots.get(host)
+        while lot and self.has_room(host):
+            self._inside[host] += 1
+            lot.unpark()
         if not self._inside[host]:
             del self._inside[host]
+
+    def _bound(self) -> int:
+        return min(self.per_address, (self.gate.limit - self.gate.inside) // SHARE)
 
 
 class Arrival:
@@ -92,7 +104,7 @@ class Arrival:
         """
         if host is None:
             return
-        if self._line.inside(host) >= self._line.per_address:
+        if not self._line.has_room(host):
             self._entry.leave()
         with trio.move_on_after(seconds):
             await self._line.take_turn(host)
