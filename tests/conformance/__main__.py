@@ -8,15 +8,17 @@ from tests.conformance.suite import Mode, run_mode, tally
 PROTOCOL = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 LIMITS = ("9.*",)
 COMPRESSION = ("12.*", "13.*")
+CUT_COMPRESSION = ("12.1.1", "12.1.4", "12.1.11", "12.2.3", "12.5.11", "13.1.3", "13.3.5", "13.5.11", "13.7.12")
 
 MODES = (
     Mode("kind", (*PROTOCOL, *LIMITS)),
-    Mode("compressed", COMPRESSION),
     Mode("every-byte", PROTOCOL, ("--read", "1")),
     Mode("random-cuts", (*PROTOCOL, *LIMITS), ("--read", "4096", "--seed", "1")),
     Mode("partial-writes", (*PROTOCOL, *LIMITS), ("--write", "64", "--seed", "2")),
     Mode("small-buffer", (*PROTOCOL, *LIMITS), ("--send-buffer", "1")),
     Mode("all-at-once", PROTOCOL, ("--read", "1", "--write", "3", "--send-buffer", "1", "--seed", "3")),
+    Mode("compressed", COMPRESSION, at_once=2),
+    Mode("compressed-cuts", CUT_COMPRESSION, ("--read", "64", "--write", "64", "--seed", "4")),
 )
 
 
