@@ -7,8 +7,10 @@ import pytest
 import trio
 import trustme
 
+from broker.config import Config, Server
 from broker.http import HttpBounds
 from tests.door.conftest import BOUNDS, Site
+from tests.door.test_proxies import proxy_header
 from tests.support import RawClient, WsClient
 
 QUICK = attrs.evolve(BOUNDS, handshake_timeout=0.3)
@@ -66,3 +68,18 @@ async def test_handshake_that_never_comes(secure: Site, bounds: HttpBounds) -> N
     async with await secure.raw() as client:
         await client.send(b"\x16\x03\x01")
         assert await client.read_to_end() == b""
+
+
+@pytest.mark.parametrize("config", [Config(server=Server(trusted_proxies=("127.0.0.1",), proxy_protocol=True))])
+@pytest.mark.parametrize("header", [proxy_header("203.0.113.7"), b"PROXY TCP4 203.0.113.7 10.0.0.1 50123 443\r\n"])
+async def test_a_proxy_header_before_tls(secure: Site, config: Config, header: bytes, trusting: ssl.SSLContext) -> None:
+    """A TCP proxy says who the client is in clear, in one segment with the client's TLS or not, and TLS follows."""
+    with trio.fail_after(10):
+        stream = await trio.open_tcp_stream(*secure.address)
+        await stream.send_all(header)
+        tls = trio.SSLStream(stream, trusting, server_hostname="localhost", https_compatible=True)
+        async with RawClient(tls) as client:
+            reply = await client.request("POST", "/api/v1/auth/verify", {"X-API-Key": "wrong"}, b'{"api_key": "wrong"}')
+            assert reply.status == 401
+    assert secure.door.state.guard.failures.note("203.0.113.7", trio.current_time()) == 0.0
+    assert len(secure.door.state.guard.failures) == 1
