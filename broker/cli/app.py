@@ -21,6 +21,7 @@ _COMMANDS = {
     "resume": "broker.cli.change",
     "status": "broker.cli.status",
     "tail": "broker.cli.tail",
+    "bench": "broker.cli.bench",
 }
 
 
