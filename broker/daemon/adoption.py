@@ -44,29 +44,42 @@ class Adoption:
             with channel:
                 while (found := parcel.receive(channel)) is not None:
                     message, descriptors = found
-                    socks = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
-                    try:
-                        sessions = parcel.unpack(message, descriptors[0])
-                    except parcel.Unreadable as error:
-                        get_logger(part="broker").error("sessions cannot be taken up", why=str(error))
-                        closed += _turn_away(socks)
-                    else:
-                        taken += await self._take_up(socks, sessions)
-                    finally:
-                        os.close(descriptors[0])
+                    here = await self._open(message, descriptors[0], [socket.socket(fileno=n) for n in descriptors[1:]])
+                    taken += here
+                    closed += len(descriptors) - 1 - here
         # Also without any: as long as it keeps a copy of a socket, no close of ours would reach the client.
         self.notifier.drop(HANDOVER)
         if taken or closed:
             self.broker.keys.suspect_all()  # whatever happened to their keys in between was heard by nobody
             get_logger(part="broker").info("sessions taken up from a former process", sessions=taken, closed=closed)
 
-    async def _take_up(self, socks: Sequence[socket.socket], sessions: Sequence[parcel.HandedSession]) -> int:
-        for count, (sock, handed) in enumerate(zip(socks, sessions, strict=True), 1):
-            serve = partial(self._serve, handed.session)
-            self.broker.door.adopt(Adopted(sock, handed.connection, handed.session.record.key_id, serve))
+    async def _open(self, message: bytes, memory: int, socks: Sequence[socket.socket]) -> int:
+        """Take up the sessions of one parcel; return how many those were."""
+        try:
+            lines = parcel.unpack(message, memory)
+            if len(lines) != len(socks):
+                raise parcel.Unreadable("sockets have been lost on the way")
+        except parcel.Unreadable as error:
+            get_logger(part="broker").error("sessions cannot be taken up, and are closed", why=str(error))
+            for sock in socks:
+                _turn_away(sock)
+            return 0
+        finally:
+            os.close(memory)
+        taken = 0
+        for count, (sock, line) in enumerate(zip(socks, lines, strict=True), 1):
+            try:
+                handed = parcel.read_session(line)
+            except parcel.Unreadable as error:
+                get_logger(part="broker").error("a session cannot be taken up, and is closed", why=str(error))
+                _turn_away(sock)
+            else:
+                serve = partial(self._serve, handed.session)
+                self.broker.door.adopt(Adopted(sock, handed.connection, handed.session.record.key_id, serve))
+                taken += 1
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-        return len(sessions)
+        return taken
 
     async def _serve(self, carried: CarriedSession, peer: Peer) -> None:
         record = carried.record
@@ -82,11 +95,9 @@ class Adoption:
         )
 
 
-def _turn_away(socks: Sequence[socket.socket]) -> int:
-    """Tell clients, as well as one can without knowing what was being sent, that the broker has restarted."""
-    for sock in socks:
-        with sock, contextlib.suppress(OSError):
-            sock.setblocking(False)
-            sock.send(close_frame(CloseCode.RESTARTING, "restarting"))
-            sock.shutdown(socket.SHUT_WR)
-    return len(socks)
+def _turn_away(sock: socket.socket) -> None:
+    """Tell a client, as well as one can without knowing what was being sent, that the broker has restarted."""
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(close_frame(CloseCode.RESTARTING, "restarting"))
+        sock.shutdown(socket.SHUT_WR)

@@ -17,7 +17,7 @@ from broker.control.carried import CarriedSession
 from broker.wire import OpenConnection
 
 STATE_VERSION = 1
-"""Rises whenever `Sessions`, or anything in it, changes: what another version has left is closed, not guessed at."""
+"""Rises whenever `HandedSession`, or anything in it, changes: what another version has left is closed."""
 
 MAX_SOCKETS = 250
 """Sockets in one parcel; the kernel takes 253 descriptors in a message."""
@@ -38,18 +38,14 @@ class HandedSession:
     session: CarriedSession
 
 
-@attrs.frozen
-class Sessions:
-    """The state in one parcel, in the order of its sockets."""
-
-    sessions: tuple[HandedSession, ...]
-
-
 def pack(sessions: Sequence[HandedSession]) -> tuple[bytes, int]:
-    """Return the message and the descriptor of the memory that goes first; the caller closes it."""
+    """Return the message and the descriptor of the memory that goes first; the caller closes it.
+
+    The memory has one session per line, in the order of the sockets.
+    """
     memory = os.memfd_create("signalbox-sessions", os.MFD_CLOEXEC)
     try:
-        data = memoryview(_CONVERTER.dumps(Sessions(tuple(sessions))))
+        data = memoryview(b"\n".join(map(_CONVERTER.dumps, sessions)))
         while data:
             data = data[os.write(memory, data) :]
     except BaseException:
@@ -58,8 +54,8 @@ def pack(sessions: Sequence[HandedSession]) -> tuple[bytes, int]:
     return b"%b %d %d" % (_GREETING, STATE_VERSION, len(sessions)), memory
 
 
-def unpack(message: bytes, memory: int) -> tuple[HandedSession, ...]:
-    """Return what `pack` was given.
+def unpack(message: bytes, memory: int) -> list[bytes]:
+    """Return the sessions that `pack` was given, each still to be read with `read_session`.
 
     Raises:
         Unreadable: it is of another version, or not whole.
@@ -69,13 +65,24 @@ def unpack(message: bytes, memory: int) -> tuple[HandedSession, ...]:
     if greeting != _GREETING or version != b"%d" % STATE_VERSION:
         raise Unreadable(f"state of version {version.decode(errors='replace') or '?'}, this is {STATE_VERSION}")
     try:
-        data = os.pread(memory, os.fstat(memory).st_size, 0)
-        sessions = _CONVERTER.loads(data, Sessions).sessions
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, BaseValidationError) as error:
-        raise Unreadable(f"state that cannot be read: {type(error).__name__}") from None
-    if count != b"%d" % len(sessions):
+        lines = os.pread(memory, os.fstat(memory).st_size, 0).split(b"\n")
+    except OSError as error:
+        raise Unreadable(f"no memory: {error}") from None
+    if count != b"%d" % len(lines):
         raise Unreadable("state of another number of sessions")
-    return sessions
+    return lines
+
+
+def read_session(line: bytes) -> HandedSession:
+    """Read one session.
+
+    Raises:
+        Unreadable: it is none of this version.
+    """
+    try:
+        return _CONVERTER.loads(line, HandedSession)
+    except (ValueError, TypeError, KeyError, AttributeError, BaseValidationError) as error:
+        raise Unreadable(f"state that cannot be read: {type(error).__name__}") from None
 
 
 def send(channel: socket.socket, message: bytes, memory: int, socks: Sequence[int]) -> None:
