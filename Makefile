@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow faults lint types check format clean systemd-test install-check restart-crowd conformance fuzz stress soak
+.PHONY: help run test test-slow faults lint types check format clean systemd-test install-check restart-crowd conformance fuzz stress soak bench
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -27,6 +27,9 @@ fuzz: $(VENV)/.development ## Give a million made-up inputs to all that reads by
 
 soak: $(VENV)/.development ## Load a broker steadily for SOAK_MINUTES (30), and plot what it holds into docs/
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+bench: $(VENV)/.bench ## Measure the broker beside a C floor and a websockets peer (ARGS: --rounds 3, --tls, --json)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
 	@tests/systemd/run $(ARGS)
@@ -68,4 +71,9 @@ $(VENV)/.runtime: pyproject.toml .ci/make-venv
 $(VENV)/.development: $(VENV)/.runtime
 	@echo "Installing the tools for development into $(VENV) ..."
 	@$(PIP) --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.development
+	@echo "Installing what the comparison needs into $(VENV) ..."
+	@$(PIP) --group bench
 	@touch $@
