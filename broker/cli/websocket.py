@@ -4,6 +4,7 @@ import json
 import random
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import cast
 from urllib.parse import urlsplit
 
 import trio
@@ -97,8 +98,10 @@ async def _session(url: str, stream: Stream, headers: Headers, session: Session)
         async with trio.open_nursery() as nursery:
             with trio.fail_after(_CONNECT_TIMEOUT) as opening:
                 watched.on_end = opening.cancel
+                # Any stream will do, whatever the library's annotation says.
+                any_stream = cast("trio.SocketStream", watched)
                 websocket = await wrap_client_stream(
-                    nursery, watched, parts.netloc, parts.path, extra_headers=headers, max_message_size=_MAX_MESSAGE
+                    nursery, any_stream, parts.netloc, parts.path, extra_headers=headers, max_message_size=_MAX_MESSAGE
                 )
             try:
                 async with websocket:

@@ -1,7 +1,5 @@
 """The embedded server: there when needed, gone without a trace, never an orphan, one broker per directory."""
 
-# ruff: noqa: ASYNC240  files of a test are small and near
-
 from __future__ import annotations
 
 import os
