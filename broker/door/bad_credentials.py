@@ -30,7 +30,7 @@ class BadCredentials:
 
     def note(self, host: str, now: float) -> float:
         """Count a failure; returns for how many seconds its answer is to be held back."""
-        count = self._count(host, now) + 1
+        count = min(self._count(host, now) + 1, 2 * self.per_minute)
         self._entries[host] = (count, now)
         self._entries.move_to_end(host)
         if len(self._entries) > MAX_ENTRIES:

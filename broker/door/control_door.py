@@ -18,7 +18,7 @@ from broker.http.request import Request
 from broker.keys.admission import Admission, Refusal, admit
 from broker.keys.errors import KeysUnavailable
 from broker.observe import Repeated
-from broker.store.key_record import KeyRecord
+from broker.store.key_record import KeyRecord, SignatureRule
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
@@ -33,15 +33,9 @@ UNACKNOWLEDGED = 30_000
 
 
 async def identify(
-    request: Request,
-    address: ClientAddress,
-    state: DoorState,
-    body: bytes = b"",
-    *,
-    named: str | None = None,
-    upgrade: bool = False,
+    request: Request, address: ClientAddress, state: DoorState, body: bytes = b"", *, named: str | None = None
 ) -> tuple[str, Admission]:
-    """Return the API key of a request and what it admits to.
+    """Return the API key of a REST request and what it admits to; a signature is checked if there is one.
 
     Args:
         request: with X-API-Key or Authorization, and X-Signature with X-Signature-Timestamp.
@@ -49,7 +43,6 @@ async def identify(
         state: the key cache, the setting and the clock, and where refusals are logged.
         body: what the signature covers.
         named: the key that the body names; the headers need not name one then, but may not name another.
-        upgrade: True for the upgrade of a control socket, for which a signature may be required.
 
     Raises:
         Refused: 401; 400 for malformed headers; 429 for an address that has been wrong too often.
@@ -57,24 +50,8 @@ async def identify(
     """
     api_key = presented_key(request, named)
     state.guard.check(address, api_key)
-    services = state.services
-    record = await services.keys.lookup(api_key)
-    control = services.config.control
-    verdict = admit(
-        record,
-        api_key=api_key,
-        now=services.clock(),
-        signature=request.header(b"x-signature"),
-        timestamp=request.header(b"x-signature-timestamp"),
-        max_age=control.signature_max_age,
-        setting=control.handshake_signature if upgrade else "optional",
-        body=body,
-    )
-    if isinstance(verdict, Refusal):
-        _log_refusal(state.say, request, record, verdict)
-        await state.guard.note_failure(address)
-        raise refusal(verdict.status, verdict.code, verdict.message)
-    return api_key, verdict
+    record = await state.services.keys.lookup(api_key)
+    return api_key, await _judge(request, address, state, api_key, record, body)
 
 
 async def admit_control(
@@ -90,7 +67,7 @@ async def admit_control(
     except ProtocolError as error:
         raise refusal(404, ErrorCode.NOT_FOUND, error.message) from None
     deadline = trio.current_time() + state.services.config.control.upgrade_hold
-    api_key, admission = await _identify_patiently(request, address, state, deadline)
+    api_key, admission = await _identify_agent(request, address, state, deadline)
     record = admission.record
     if record.organization_id != org_id:
         state.say.warning(
@@ -110,25 +87,57 @@ def watch_transmission(raw: socket.socket) -> None:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
 
-async def _identify_patiently(
+async def _identify_agent(
     request: Request, address: ClientAddress, state: DoorState, deadline: float
 ) -> tuple[str, Admission]:
-    await _await_the_guard(request, address, state, deadline)
+    """Do what `identify` does, but wait for a store that is away, and make an address wait rather than refuse it.
+
+    An agent whose neighbours guess keys would otherwise be refused unseen, and never come back.
+    """
+    api_key = presented_key(request)
+    seconds = min(state.guard.wait(address, api_key), (deadline - trio.current_time()) / 2)
+    await trio.sleep(max(0.0, seconds))
+    record = await _look_up_patiently(api_key, state, deadline)
+    setting = state.services.config.control.handshake_signature
+    return api_key, await _judge(request, address, state, api_key, record, b"", setting)
+
+
+async def _look_up_patiently(api_key: str, state: DoorState, deadline: float) -> KeyRecord | None:
     with trio.move_on_at(deadline):
         while True:
             try:
-                return await identify(request, address, state, upgrade=True)
+                return await state.services.keys.lookup(api_key)
             except KeysUnavailable:
                 await trio.sleep(RETRY_PAUSE)
     raise unavailable()
 
 
-async def _await_the_guard(request: Request, address: ClientAddress, state: DoorState, deadline: float) -> None:
-    """Wait until the guard looks at this address again, if that is soon enough; otherwise `identify` refuses it."""
-    api_key = presented_key(request)
-    seconds = state.guard.wait(address, api_key)
-    if seconds <= deadline - trio.current_time():
-        await trio.sleep(seconds)
+async def _judge(
+    request: Request,
+    address: ClientAddress,
+    state: DoorState,
+    api_key: str,
+    record: KeyRecord | None,
+    body: bytes,
+    setting: SignatureRule = "optional",
+) -> Admission:
+    """Return what a key admits to; what is wrong is logged, held against its address, and refused."""
+    verdict = admit(
+        record,
+        api_key=api_key,
+        now=state.services.clock(),
+        signature=request.header(b"x-signature"),
+        timestamp=request.header(b"x-signature-timestamp"),
+        max_age=state.services.config.control.signature_max_age,
+        setting=setting,
+        body=body,
+    )
+    if isinstance(verdict, Refusal):
+        _log_refusal(state.say, request, record, verdict)
+        await state.guard.note_failure(address)
+        state.guard.check(address, api_key)
+        raise refusal(verdict.status, verdict.code, verdict.message)
+    return verdict
 
 
 def unavailable() -> Refused:

@@ -15,8 +15,8 @@ __all__ = ["Guard"]
 class Guard:
     """Stands before every look-up of a credential, and hears of every one that was wrong.
 
-    A good key that is known here already is let past whatever its address did: behind one address there may be many,
-    and a refused agent never comes back.
+    A good key that is known here already is let past whatever its address did, and a control upgrade is made to wait
+    rather than turned away unseen: behind one address there may be many, and a refused agent never comes back.
     """
 
     def __init__(self, services: DoorServices) -> None:

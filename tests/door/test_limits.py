@@ -180,10 +180,10 @@ async def test_guessing_is_slowed_and_then_refused(
     for target, headers in (
         (EVENTS, {}),
         ("/ws/?ticket=tkt_guess", {}),
-        ("/ws/control/acme", {"X-API-Key": "nr_live_good"}),
+        ("/ws/control/acme", {"X-API-Key": "guess"}),
     ):
         assert (await refused(site, "203.0.113.7", target, **headers)).status == 429
-    assert site.ledger.asked == asked
+    assert site.ledger.asked == asked + 1, "only the control upgrade was looked at"
     async with await site.raw() as rest:
         forwarded = {"X-Forwarded-For": "203.0.113.7", "X-API-Key": "nr_live_good"}
         assert (await rest.request("GET", "/api/v1/orgs/acme/status", forwarded)).status == 429
@@ -196,17 +196,15 @@ async def test_guessing_is_slowed_and_then_refused(
 async def test_a_known_key_passes_whatever_its_neighbours_do(
     site: Site, config: Config, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Behind an address that is refused, a good key that is known here gets in, and an unknown one does in the end."""
-    for guess in ("a", "b"):
-        with pytest.raises(Rejected) as wrong:
-            await connect(site, "203.0.113.7", "/ws/control/acme", **{"X-API-Key": guess})
-        assert wrong.value.status == 401
+    """Behind an address that is refused, an agent whose key is known here gets in at once, any other a little later."""
+    agent = {"X-API-Key": "guess"}
+    statuses = [(await refused(site, "203.0.113.7", "/ws/control/acme", **agent)).status for _ in range(3)]
+    assert statuses == [401, 429, 429]
     site.ledger.remembered.add("nr_live_good")
     agent = {"X-API-Key": "nr_live_good"}
     async with await connect(site, "203.0.113.7", "/ws/control/acme", **agent) as client:
         assert await client.receive() == "control k1 nr_live_good acme False"
     site.ledger.remembered.clear()
-    await trio.sleep(site.door.state.guard.failures.wait("203.0.113.7", trio.current_time()) - 4)
     async with await connect(site, "203.0.113.7", "/ws/control/acme", **agent) as client:
         assert await client.receive() == "control k1 nr_live_good acme False"
 
