@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import traceback
 from collections import Counter
 
 import trio
@@ -28,7 +29,12 @@ def main() -> int:
     total: Counter[str] = Counter()
     failed = []
     for seed in arguments.seeds:
-        result = trio.run(run, seed, arguments.seconds)
+        try:
+            result = trio.run(run, seed, arguments.seconds)
+        except Exception:  # noqa: BLE001  the other seeds are run all the same
+            traceback.print_exc()
+            failed.append(seed)
+            continue
         figures = {name: value for name, value in result.figures.items() if not isinstance(value, dict)}
         total.update({name: value for name, value in figures.items() if isinstance(value, int)})
         total.update({f"fault: {name}": count for name, count in result.figures["faults"].items()})

@@ -58,6 +58,7 @@ class Browser:
                     await trio.sleep(0.1)
                 except trio.ClosedResourceError:
                     pass
+                await self.cut()
         finally:
             with trio.CancelScope(shield=True):
                 await self.cut()

@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 
-from broker.store.brokers import live_brokers
 from broker.store.drive import run_sync
 from broker.store.history import offset_key
 from broker.store.log import LogEntry, read_log
@@ -20,9 +19,6 @@ from tests.faults.world import LAYOUT, World
 
 EARLY, LATE = 0.5, 1.0
 """Seconds around a disturbance in which what a broker has heard may be lost with it."""
-
-BEAT_MS = 6_500
-"""A broker whose last heartbeat is older does not live any more."""
 
 
 @attrs.frozen
@@ -208,7 +204,6 @@ class Judge:
 
     def _judge_receipts(self, org: str, log: list[Entry], agents: list[Agent]) -> None:
         client = self._world.store.client
-        live = {broker.broker_id for broker in run_sync(client, live_brokers(LAYOUT, BEAT_MS))}
         by_key = {agent.key_id: agent for agent in agents}
         after = max(self._ledger.losses, default=0.0) + 5.0
         for entry in log:
@@ -230,7 +225,7 @@ class Judge:
                     self.figures[session.status.value] += 1
                 elif entry.ms / 1000 <= after and not self._lossless:
                     self.figures["pending, lost with the store"] += 1
-                elif session.broker not in live:
+                elif agent is not None and self._on_dead_broker(agent, entry.ms / 1000):
                     self.figures["pending, broker dead"] += 1
                 elif receipt.status is ReceiptStatus.SUPERSEDED:
                     self.figures["pending, superseded"] += 1
@@ -238,6 +233,14 @@ class Judge:
                     self._accuse(f"{org}: nothing became of session {session} in {receipt.message_id}")
             if entry.ms / 1000 > after or self._lossless:
                 self._judge_acks(entry, receipt, agents)
+
+    def _on_dead_broker(self, agent: Agent, at: float) -> bool:
+        """Whether an agent was, about then, in a session on a broker that has died since."""
+        lives = {(broker.name, broker.lives) for broker in self._world.brokers}
+        return any(
+            session.broker not in lives and session.opened < at + LATE and at < session.closed + LATE
+            for session in agent.sessions
+        )
 
     def _judge_acks(self, entry: Entry, receipt: Receipt, agents: list[Agent]) -> None:
         """An ack that was sent on a broker that lived on stands in the receipt."""

@@ -54,7 +54,7 @@ def draw(seed: int, seconds: float) -> Iterator[Fault]:
     loss_at = seconds * dice.uniform(0.3, 0.7)
     now = 0.0
     while True:
-        after = dice.uniform(0.2, 1.2)
+        after = dice.uniform(0.1, 1.0)
         now += after
         if now > seconds:
             return

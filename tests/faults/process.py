@@ -19,8 +19,8 @@ drain_timeout = 2
 [redis]
 url = "redis://127.0.0.1:{redis}"
 [control]
-ack_timeout = 0.3
-ack_attempts = 3
+ack_timeout = 0.2
+ack_attempts = 2
 ping_interval = 1
 [events]
 history = {{workflow = {{size = 100000, ttl = 3600}}}}

@@ -16,8 +16,8 @@ from tests.faults.waiting import until
 from tests.faults.world import World, running_world
 
 SETTLE_SECONDS = 45.0
-QUIET_SECONDS = 7.0
-"""How long after the last fault the earliest verdict may be: by then every broker has beaten, and acks are given up."""
+QUIET_SECONDS = 2.5
+"""How long after the last fault the earliest verdict may be: by then acks that do not come are given up."""
 
 
 @attrs.frozen

@@ -26,6 +26,7 @@ class Store:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
+        self._clients: list[redis.Redis] = []
         self.client = self.connect()
         self._data = folder / "data"
         self._kept = folder / "kept"
@@ -35,7 +36,9 @@ class Store:
 
     def connect(self, kind: type[redis.Redis] = redis.Redis) -> redis.Redis:
         """Return a client of its own, which neither decodes nor retries."""
-        return kind(port=self.port, socket_timeout=5.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
+        made = kind(port=self.port, socket_timeout=5.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
+        self._clients.append(made)
+        return made
 
     @property
     def up(self) -> bool:
@@ -63,6 +66,12 @@ class Store:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def close(self) -> None:
+        """Kill it and close all clients: the run is over."""
+        self.kill()
+        for client in self._clients:
+            client.close()
 
     def lose(self) -> None:
         """Forget all data; it must not be running."""

@@ -159,7 +159,7 @@ async def running_world(seed: int, folder: Path, pause: float) -> AsyncIterator[
             yield world
             parts.cancel_scope.cancel()
     finally:
-        store.kill()
+        store.close()
 
 
 def _workflows() -> list[str]:
