@@ -2,12 +2,14 @@
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import attrs
 import trio
+import trustme
 
 from broker.config import Config, loads
 from broker.daemon.reload import NEEDS_RESTART, changed_keys, effective
@@ -98,6 +100,45 @@ async def test_reload_of_a_running_broker(valkey: Valkey, tmp_path: Path) -> Non
             assert "admin.bind" in line
             await client.send_json(type="subscribe", channel="order:3")
             assert (await client.receive_json())["type"] == "subscribed"
+
+
+async def test_certificates_are_renewed(valkey: Valkey, tmp_path: Path) -> None:
+    """A renewed certificate is used for newcomers after a reload, a damaged one is not; nobody is disconnected."""
+    path, certificate, key = (tmp_path / name for name in ("signalbox.toml", "certificate.pem", "key.pem"))
+    first = _issue(certificate, key)
+    path.write_text(
+        config_text(valkey).replace("[server]", f'[server]\ntls_certificate = "{certificate}"\ntls_key = "{key}"', 1)
+    )
+    api_key = _add_key(path)
+    with broker_process(path) as broker:
+        host, port = broker.where.rsplit(":", 1)
+        target = f"/ws/?token={api_key}"
+        async with await WsClient.connect((host, int(port)), target, tls=first) as old:
+            second = _issue(certificate, key)
+            await reload(broker, "configuration reloaded")
+            async with await WsClient.connect((host, int(port)), target, tls=second) as new:
+                await _subscribes(new, "workflow:1")
+            certificate.write_text("no certificate")
+            assert "tls_certificate" in await reload(broker, "not reloaded")
+            async with await WsClient.connect((host, int(port)), target, tls=second) as new:
+                await _subscribes(new, "workflow:2")
+            await _subscribes(old, "workflow:3")
+
+
+async def _subscribes(client: WsClient, channel: str) -> None:
+    await client.send_json(type="subscribe", channel=channel)
+    assert (await client.receive_json())["type"] == "subscribed"
+
+
+def _issue(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Write a new certificate from a new authority, and return a client's context that trusts nothing else."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 def _add_key(config: Path) -> str:
