@@ -17,10 +17,10 @@ EVENTS_SHARE = 0.6
 MAX_PAUSE = 0.01
 """Seconds between two closes at the most: few clients need no long window."""
 
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.5
 """How long those who came in last may take to become a session."""
 
-FAREWELL_SECONDS = 2.5
+FAREWELL_SECONDS = 1.5
 """From the last accept to the end of the process at the most. Newcomers wait in the kernel for the next process
 meanwhile, and SDKs give up for good after ten seconds."""
 
