@@ -196,6 +196,11 @@ class Metrics:
             "For how long control messages may have been missed; 0 when all is known.",
             0 if blind is None else max(0.0, self._services.clock() - blind),
         )
+        yield gauge(
+            "control_log_capped_entries",
+            "Entries lost to control.log_max_entries, over the logs of the organizations with agents here.",
+            rooms.capped,
+        )
         yield counter("gap_repairs", "Rooms that were compared with the log after a gap.", count.gap_repairs)
         yield counter("control_repairs", "Snapshots sent in-band to mend what agents missed.", count.control_repairs)
         yield counter("restored", "Workflows whose state the store had lost, and was given back.", count.restored)

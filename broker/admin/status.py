@@ -46,6 +46,7 @@ async def describe(services: AdminServices, lag: LoopLag) -> Mapping[str, object
             "organizations": len(services.rooms),
             "silent": count.control_silent,
             "blind_since": blind,
+            "log_capped": services.rooms.capped,
             "gap_repairs": count.gap_repairs,
             "sent": count.control_sent,
             "resent": count.control_resent,

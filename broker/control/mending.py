@@ -7,7 +7,7 @@ import trio
 from broker.control.publication import Publication
 from broker.control.replica import Known, known_workflow
 from broker.control.room import Room
-from broker.observe import Counters
+from broker.observe import Counters, Repeated
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
@@ -45,6 +45,7 @@ class Mender:
         self._window = window
         self._limits = limits
         self._log = log
+        self._repeated = Repeated(log)
         self._counters = counters
 
     async def mend(self, room: Room) -> None:
@@ -70,6 +71,7 @@ class Mender:
             await self._load(room)
             return True
         read = await run(self._call, read_log(self._layout, room.organization_id, position, PAGE))
+        self._note_capped(room, read.capped)
         if read.gap:
             await self._load(room, lost=read.lost)
             return True
@@ -86,6 +88,7 @@ class Mender:
         if lost:
             await self._restore(room)
         snapshot = await run(self._call, read_snapshot(self._layout, room.organization_id))
+        self._note_capped(room, snapshot.capped)
         recent = await run(self._call, read_recent(self._layout, room.organization_id, self._window))
         if room.ready.is_set():
             self._counters.control_repairs += 1
@@ -108,6 +111,13 @@ class Mender:
             if turn.is_over():
                 await turn.end()
         room.load(snapshot, workflows, publications)
+
+    def _note_capped(self, room: Room, capped: int) -> None:
+        """Say that a flood has pushed entries out of the log: what no snapshot holds may be among them."""
+        if capped > room.capped and room.ready.is_set():
+            org, cut = room.organization_id, capped - room.capped
+            self._repeated.warning(f"capped {org}", "the log's size cap has cut entries", org=org, cut=cut)
+        room.capped = capped
 
     async def _restore(self, room: Room) -> None:
         """The store may have forgotten something: write back what we know better."""

@@ -55,6 +55,7 @@ class Room:
         self.bell = Doorbell()  # wakes the task that keeps the replica right
         self.left_at = trio.current_time()
         self.generation = 0
+        self.capped = 0  # entries that the log has ever lost to its size cap
         self._counters = counters
         self._clock = clock
         self._spawn = spawn

@@ -97,6 +97,11 @@ class Rooms:
             times.append(self._link.state.since)
         return min(times, default=None)
 
+    @property
+    def capped(self) -> int:
+        """How many entries the logs of these organizations have lost to their size cap."""
+        return sum(room.capped for room in self._rooms.values())
+
     def current(self, organization_id: str) -> Room | None:
         """Return the room of an organization if what it knows is what the store knows."""
         room = self._rooms.get(organization_id)

@@ -35,13 +35,14 @@ class LogRead:
     ``position`` is the log's own newest. ``gap`` says that the entries do not follow the asked position: the log was
     trimmed past it, or it is another log (another epoch, or one that lost what the position speaks of); then a fresh
     snapshot is due and ``entries`` is empty. ``lost`` is the part of that in which the store may know less than we do,
-    so that it should be restored first.
+    so that it should be restored first. ``capped`` counts the entries that this log has ever lost to its size cap.
     """
 
     position: Position
     entries: tuple[LogEntry, ...]
     gap: bool
     lost: bool
+    capped: int
 
     @property
     def complete(self) -> bool:
@@ -72,16 +73,16 @@ def read_log(layout: Layout, organization_id: str, after: Position, count: int =
     """Read at most ``count`` entries after a position, in order, and tell whether anything is missing between."""
     start = f"{after.ms}-{after.seq}" if after.seq else "-"
     reply = yield READ_LOG((layout.meta(organization_id), layout.log(organization_id)), start, count + 1)
-    epoch, seq, ms, raw, rewritten = items(reply)
-    newest = Position(maybe_text(epoch), integer(seq), integer(ms))
+    epoch, seq, ms, raw, rewritten, cut = items(reply)
+    newest, capped = Position(maybe_text(epoch), integer(seq), integer(ms)), integer(cut)
     if after.epoch is not None and (newest.epoch != after.epoch or newest.seq < after.seq or text(rewritten) == "1"):
-        return LogRead(newest, (), gap=True, lost=True)
+        return LogRead(newest, (), gap=True, lost=True, capped=capped)
     entries = tuple(entry for entry in _entries(raw) if entry.seq > after.seq)[:count]
     expected = range(after.seq + 1, after.seq + 1 + len(entries))
     behind = newest.seq > after.seq and not entries
     if behind or any(entry.seq != seq for entry, seq in zip(entries, expected, strict=True)):
-        return LogRead(newest, (), gap=True, lost=False)
-    return LogRead(newest, entries, gap=False, lost=False)
+        return LogRead(newest, (), gap=True, lost=False, capped=capped)
+    return LogRead(newest, entries, gap=False, lost=False, capped=capped)
 
 
 def read_recent(

@@ -86,6 +86,7 @@ async def test_what_happens_is_counted(site: Site) -> None:
         "signalbox_unconfirmed_total": 0,
         'signalbox_refused_total{reason="api_key_unknown"}': 1,
         "signalbox_control_blind_seconds": 0,
+        "signalbox_control_log_capped_entries": 0,
         "signalbox_ready": 1,
         'signalbox_redis_link_up{link="signalbox-control"}': 1,
     }

@@ -9,6 +9,7 @@ from broker.control import rooms
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
+from broker.store.limits import LogLimits
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
 from tests.conftest import Valkey
@@ -199,3 +200,18 @@ async def test_an_empty_room_is_closed(valkey: Valkey, monkeypatch: pytest.Monke
                 await client.receive_type("state_change")
             await eventually(lambda: len(broker.plane.services.rooms) == 0)
             await eventually(lambda: valkey.client.pubsub_numsub(LAYOUT.live(ORG))[0][1] == 0)
+
+
+async def test_a_flood_that_cuts_the_log_shows(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that the log's size cap has cut are counted, for as long as somebody of that organization is here."""
+    monkeypatch.setattr(rooms, "CHECK_SECONDS", 0.1)
+    api_key, _ = add_key(valkey)
+    async with (
+        running_broker(valkey, log_max_entries=100) as broker,
+        await broker.connect(api_key) as client,
+    ):
+        await snapshot(client)
+        flooding = Publisher(valkey.client, limits=LogLimits(retention=3600, max_entries=100))
+        for number in range(120):
+            flooding.policy_invalidated(ORG, "p", number)
+        await eventually(lambda: broker.plane.services.rooms.capped == 20)
