@@ -14,7 +14,7 @@ from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
 from broker.wire.turn import Turn
 
-CONFIRM_SECONDS = 5.0
+CONFIRM_SECONDS = 1.0
 REFUSED_SECONDS = 10.0
 
 

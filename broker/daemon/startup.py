@@ -15,7 +15,7 @@ from broker.store.drive import run
 from broker.store.schema import check_schema
 from broker.store.sealing import check_sealing
 
-PATIENCE = 2.0
+PATIENCE = 1.5
 """Seconds to wait for Redis before the door opens without it: upgrades are held then, and health says why."""
 
 RETRY_SECONDS = 0.5
