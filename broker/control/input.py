@@ -2,6 +2,7 @@
 
 import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -51,6 +52,7 @@ class InputDesk:
         log: structlog.
         broker_id: names this broker in claims.
         limits: bounds of the log, for the script.
+        present: tells whether an organization has, or just had, sessions here.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class InputDesk:
         log: Any,
         broker_id: str,
         limits: LogLimits,
+        present: Callable[[str], bool],
     ) -> None:
         self._layout = layout
         self._call = call
@@ -71,6 +74,7 @@ class InputDesk:
         self._log = Repeated(log)
         self._broker_id = broker_id
         self._limits = limits
+        self._present = present
         self._serials = itertools.count(1)
         self._waiting = trio.Semaphore(MAX_WAITING)
         self._lanes: dict[str, deque[_Item]] = {}  # an organization is here while a task works on it
@@ -125,6 +129,7 @@ class InputDesk:
                 item.claimant,
                 serial=item.serial,
                 heard_ms=item.heard_ms,
+                vouched=self._present(organization_id),
                 limits=self._limits,
             )
             try:

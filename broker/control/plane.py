@@ -134,7 +134,14 @@ def build_control(
         clock=clock,
     )
     desk = InputDesk(
-        layout=layout, call=call, link=link, counters=counters, log=log, broker_id=broker_id, limits=limits
+        layout=layout,
+        call=call,
+        link=link,
+        counters=counters,
+        log=log,
+        broker_id=broker_id,
+        limits=limits,
+        present=lambda organization_id: rooms.get(organization_id) is not None,
     )
     feed = ControlFeed(layout, link, rooms, keys, desk, log)
     return ControlPlane(services, feed, desk)

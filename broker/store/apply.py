@@ -63,6 +63,7 @@ def claim(
     *,
     serial: int | None = None,
     heard_ms: int | None = None,
+    vouched: bool = False,
     limits: LogLimits | None = None,
 ) -> Operation[Applied]:
     """Claim and apply a plain publication, which every broker hears and hands in; the first wins.
@@ -71,6 +72,9 @@ def claim(
     them per claimant. ``serial``, a number that the claimant never uses for another publication, makes it safe to hand
     one in again after its answer was lost. ``heard_ms`` is when it was heard, by the server's clock: what was applied
     at that time or later cannot have been another publication before it.
+
+    Publications for organizations without a key are not applied, unless ``vouched``: whoever has sessions of one knows
+    that it had a key, also when the store has just lost its data.
 
     Raises ProtocolError for an organization_id that is none.
     """
@@ -83,8 +87,8 @@ def claim(
         key = layout.seen(organization_id, digest)
         name = f"{claimant.broker_id}:{claimant.generation}"
         identity = ("payload", name, claimant.since_ms, "" if serial is None else serial, digest)
-    heard = "" if heard_ms is None else heard_ms
-    return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, heard)
+    rest: tuple[Argument, ...] = ("" if heard_ms is None else heard_ms, "1" if vouched else "")
+    return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, rest)
 
 
 def _claim_key(layout: Layout, organization_id: str, message: ControlInput, message_id: str) -> str:
@@ -102,7 +106,7 @@ def _call(
     actor: str | None,
     force: bool,
     limits: LogLimits | None,
-    heard: Argument = "",
+    rest: tuple[Argument, ...] = ("", ""),
 ) -> Operation[Applied]:
     check_id(organization_id, "organization_id")
     workflow_id, _ = target_of(message)
@@ -140,6 +144,6 @@ def _call(
         message_id,
         secrets.token_hex(8),  # the epoch, if this begins one
         *limit_args(limits),
-        heard,
+        *rest,  # heard, vouched
     )
     return decode_applied(reply)

@@ -1,6 +1,7 @@
 """A Redis server that a test kills and starts again, with its data in a directory."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -60,6 +61,13 @@ class Store:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def lose(self) -> None:
+        """Start it again after a crash that took its data along."""
+        self.kill()
+        shutil.rmtree(self._folder)
+        self._folder.mkdir()
+        self.start()
 
     def freeze(self) -> None:
         """Let it hang."""

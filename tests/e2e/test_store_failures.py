@@ -114,6 +114,25 @@ def test_crash_between_decisions(site: Installation, mortal: Store) -> None:
         assert agent.end() == []
 
 
+def test_store_that_lost_its_data(site: Installation, mortal: Store) -> None:
+    """Agents that are connected when Redis loses everything, their keys too, are still reached by all ways."""
+    key = site.add_key("acme", "wf")
+    with site.serve() as broker, site.agent(key, broker.url) as agent:
+        agent.next("runs")
+        site.run("pause", "acme", "wf")
+        agent.next("paused")
+        site.run("resume", "acme", "wf")
+        agent.next("runs")
+        mortal.lose()
+        while mortal.client.publish("control:acme", PAUSE) == 0:
+            pass
+        assert agent.next("paused")["reason"] == "again"
+        *_, summary = site.json("kill", "acme", "wf", "--wait", "10")
+        assert (summary["agents"], summary["confirmed"]) == (1, 1)
+        agent.next("killed")
+        assert agent.end() == []
+
+
 async def test_frozen_store(site: Installation, mortal: Store) -> None:
     """A Redis that hangs rather than dies holds nothing up that does not need it: pings are answered, sockets live."""
     key = site.add_key("acme")

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from broker.store.applied import Status
-from broker.store.apply import apply
+from broker.store.apply import Claimant, apply, claim
 from broker.store.limits import LogLimits
 from broker.store.log import parse_live, read_log
 from broker.store.snapshot import Position, read_snapshot, read_workflow
-from protocol.codec import Message, decode_control_server, encode
+from protocol.codec import Message, decode_control_input, decode_control_server, encode
 from protocol.control import (
     ApprovalResolved,
     ApprovalResolvedInput,
@@ -156,6 +156,14 @@ def test_plain_publication_needs_an_organization_with_a_key(valkey: Valkey) -> N
     payload = b'{"type":"state_change","workflow_id":"wf","state":"killed"}'
     assert heard_by(valkey, payload, "a").status is Status.NO_KEY
     assert valkey.client.keys("*") == []
+
+
+def test_broker_that_has_sessions_of_an_organization_without_keys(valkey: Valkey) -> None:
+    """A store that lost its data does not keep a kill from agents that are still connected."""
+    payload = b'{"type": "state_change", "workflow_id": "wf", "state": "Killed"}'
+    message = decode_control_input(payload)
+    operation = claim(LAYOUT, ORG, message, payload, Claimant("a", 1, 0), vouched=True)
+    assert done(valkey, operation).status is Status.APPLIED
 
 
 def test_plain_publication_is_claimed_by_message_id(valkey: Valkey) -> None:

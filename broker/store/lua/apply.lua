@@ -10,6 +10,7 @@ local org_keys, claim = KEYS[6], KEYS[7]
 local organization, mode, claimant, since, serial, digest = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local kind, workflow, state, wanted, forced, wants_ack = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] == '1'
 local heard_at = tonumber(ARGV[24]) or math.huge -- by the clock of this server
+local vouched = ARGV[25] == '1' -- the claimant has sessions of this organization
 local head, reason, time, actor, message_id = ARGV[15], ARGV[16], ARGV[17], ARGV[18], ARGV[19]
 
 local MAX_BROUGHT_VERSION = 4503599627370496 -- 2^52: leaves room to count on from whatever a publisher brings
@@ -23,7 +24,7 @@ local function reply(status, version, book, previous, heard)
 end
 
 local plain = mode ~= 'once'
-if plain and redis.call('SCARD', org_keys) == 0 then
+if plain and not vouched and redis.call('SCARD', org_keys) == 0 then
   return reply('no_key', 0)
 end
 
