@@ -33,6 +33,9 @@ class ByteWire(Protocol):
     async def send_all(self, data: bytes) -> None:
         """Write all; raises WireBroken."""
 
+    async def send_raw(self, data: bytes) -> None:
+        """Write bytes below any encryption; raises WireBroken."""
+
     def unread(self, data: bytes) -> None:
         """Give bytes back, to be received first."""
 
@@ -136,7 +139,7 @@ class Conversation:
         with trio.move_on_after(self._bounds.linger):
             farewell = self._wire.farewell()
             if farewell:
-                await self._wire.send_all(farewell)
+                await self._wire.send_raw(farewell)
             self._wire.shutdown()
             while received < LINGER_BYTES and (data := await self._wire.receive_some(RECEIVE_BYTES)):
                 received += len(data)

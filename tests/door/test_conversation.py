@@ -37,6 +37,9 @@ class MemoryWire:
             await trio.sleep_forever()
         self.sent += data
 
+    async def send_raw(self, data: bytes) -> None:
+        await self.send_all(data)
+
     def unread(self, data: bytes) -> None:
         self.pieces.insert(0, data)
 

@@ -51,6 +51,18 @@ async def test_http_and_websocket_over_tls(secure: Site, trusting: ssl.SSLContex
         assert await websocket.receive() == "x" * 1000
 
 
+async def test_end_of_a_refused_connection(secure: Site, trusting: ssl.SSLContext) -> None:
+    """An answer that ends its connection is followed by a close_notify, which tells that nothing was cut off."""
+    stream = trio.SSLStream(await trio.open_tcp_stream(*secure.address[:2]), trusting, server_hostname="localhost")
+    await stream.send_all(b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answer = b""
+    while data := await stream.receive_some():  # raises if the stream ends without it
+        answer += data
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    await trio.aclose_forcefully(stream)
+    assert secure.services.counters.crashed == 0
+
+
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x00\x05hello", bytes(100)])
 async def test_no_tls(secure: Site, data: bytes) -> None:
     """What is no TLS handshake ends the connection, at once, and is counted."""

@@ -37,6 +37,10 @@ class Spool:
         """Keep it."""
         self.written += data
 
+    async def send_raw(self, data: bytes) -> None:
+        """Nothing is below it."""
+        self.written += data
+
     def unread(self, data: bytes) -> None:
         """Give back."""
         self._given.append(data)
