@@ -1,5 +1,6 @@
 """An agent of a soak: it verifies every signature, insists on every version, and acknowledges."""
 
+import ssl
 import time
 
 import orjson
@@ -13,16 +14,37 @@ from tests.support.ws_client import Closed
 
 __all__ = ["Agent"]
 
+PATIENCE = 60.0
+
 
 class Agent:
     """One control socket that comes back after `leave`.
+
+    Args:
+        name: in complaints.
+        address: of the broker.
+        key: its API key.
+        ledger: where it counts.
+        ping_every: seconds between two `ping` messages.
+        tls: speak TLS.
+        forgiving: connections may break; a refusal is never forgiven.
 
     Attributes:
         known: workflow -> the version and state that it acts upon.
         connected: set while it has its snapshot.
     """
 
-    def __init__(self, name: str, address: tuple[str, int], key: NewKey, ledger: Ledger, ping_every: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: tuple[str, int],
+        key: NewKey,
+        ledger: Ledger,
+        ping_every: float,
+        *,
+        tls: ssl.SSLContext | None = None,
+        forgiving: bool = False,
+    ) -> None:
         self.name = name
         self.org = key.record.organization_id
         self.known: dict[str, tuple[int, str]] = {}
@@ -32,23 +54,34 @@ class Agent:
         self._secret = key.record.secret_key or ""
         self._ledger = ledger
         self._ping_every = ping_every
+        self._tls = tls
+        self._forgiving = forgiving
         self._client: LeanClient | None = None
-        self._leaving = False
+        self._leaving = self._retired = False
+
+    async def twin(self) -> LeanClient:
+        """Open another connection with the same key, for somebody else to use."""
+        now = int(time.time())
+        headers = {
+            "X-API-Key": self._key.api_key,
+            "X-Signature": signature(self._secret, now, self._key.api_key, EMPTY_BODY_HASH),
+            "X-Signature-Timestamp": str(now),
+        }
+        return await LeanClient.connect(
+            self._address, f"/ws/control/{self.org}", headers, tls=self._tls, patience=PATIENCE
+        )
 
     async def run(self) -> None:
-        """Be connected, until cancelled."""
-        while True:
-            now = int(time.time())
-            headers = {
-                "X-API-Key": self._key.api_key,
-                "X-Signature": signature(self._secret, now, self._key.api_key, EMPTY_BODY_HASH),
-                "X-Signature-Timestamp": str(now),
-            }
+        """Be connected, until cancelled or retired."""
+        self._retired = False
+        while not self._retired:
             try:
-                self._client = await LeanClient.connect(self._address, f"/ws/control/{self.org}", headers)
+                self._client = await self.twin()
             except (Refused, Closed, OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-                self._ledger.complain(f"{self.name}: {error!r}")
-                await trio.sleep(1)
+                if not self._forgiving or isinstance(error, Refused | trio.TooSlowError):
+                    self._ledger.complain(f"{self.name}: {error!r}")
+                self._ledger.counts["agents could not connect"] += 1
+                await trio.sleep(0.5)
                 continue
             self._leaving = False
             try:
@@ -60,6 +93,12 @@ class Agent:
                 self.connected = trio.Event()
                 with trio.CancelScope(shield=True):
                     await self._client.kill()
+
+    async def retire(self) -> None:
+        """End the connection; `run` ends, too."""
+        self._retired = True
+        if self._client is not None:
+            await self._client.kill()
 
     async def leave(self) -> None:
         """End the connection; `run` comes back at once."""
@@ -82,7 +121,8 @@ class Agent:
                 for payload in await client.receive():
                     await self._take(client, payload)
         except (Closed, trio.ClosedResourceError, trio.BrokenResourceError) as end:
-            if not self._leaving:
+            self._ledger.counts[f"agents closed with {getattr(end, 'code', 1006)}"] += 1
+            if not self._leaving and not self._forgiving:
                 self._ledger.complain(f"{self.name}: {end!r}")
 
     async def _take(self, client: LeanClient, payload: bytes) -> None:

@@ -51,7 +51,8 @@ def draw(samples: Sequence[Sample], panels: Sequence[Panel] = PANELS) -> str:
     height = TOP + len(panels) * (HEIGHT + GAP) + BOTTOM - GAP
     end = max(sample.seconds for sample in samples) or 1.0
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">',
+        "<style>text { font: 12px sans-serif }</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
     for number, panel in enumerate(panels):
@@ -101,4 +102,4 @@ def _step(high: float) -> float:
 
 def _text(x: float, y: float, words: str, anchor: str, *, bold: bool = False, colour: str = "#333333") -> str:
     weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="12" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{weight}>{escape(words)}</text>'

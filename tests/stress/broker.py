@@ -1,0 +1,33 @@
+"""The program under test: a broker that tells, on SIGUSR1, how many tasks it has.
+
+python -m tests.stress.broker CONFIG FILE
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from broker import observe
+from broker.config import load
+from broker.daemon import serve
+
+
+def main(config_file: Path, told: Path) -> None:
+    """Run until SIGTERM; `told` is replaced by a file with the number of tasks at each SIGUSR1."""
+
+    def tell(*_: object) -> None:
+        new = told.with_suffix(".new")
+        new.write_text(str(trio.lowlevel.current_statistics().tasks_living))
+        new.rename(told)
+
+    signal.signal(signal.SIGUSR1, tell)
+    config = load(config_file, os.environ)
+    observe.configure(config.log.level, config.log.format)
+    serve(config)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,48 @@
+"""How big a stress run is."""
+
+import attrs
+
+from tests.soak.plan import Plan as Load
+
+__all__ = ["Plan"]
+
+
+@attrs.frozen
+class Plan:
+    """The numbers of one run; the defaults are those of `make stress`.
+
+    Attributes:
+        browsers: event sockets; each watches two channels.
+        visitors: of these, those that leave as soon as everybody else is in.
+        agents: control sockets. `max_connections` is such that they only all fit once the visitors are gone.
+        browser_keys: API keys that the browsers share; one of them is revoked in a storm.
+        channels: of all browsers.
+        hostile: how many there are of each kind of broken or hostile client.
+        wanderings: how often a browser of those that churn subscribes and unsubscribes.
+        ping: events.ping_interval and pong_timeout, seconds.
+        head: limits.handshake_timeout, seconds.
+        growth_kib: what the broker may keep of its memory when all are gone.
+        patience: how long anything may take, in seconds, on a machine that does other things besides.
+    """
+
+    browsers: int = 1900
+    visitors: int = 100
+    agents: int = 100
+    browser_keys: int = 20
+    channels: int = 40
+    hostile: int = 10
+    wanderings: int = 20
+    ping: float = 8.0
+    head: float = 15.0
+    growth_kib: int = 49152
+    patience: float = 150.0
+
+    @property
+    def load(self) -> Load:
+        """What is published meanwhile."""
+        return Load(channels=self.channels, orgs=2, workflows=5, publications_per_second=100, changes_per_second=5)
+
+    @property
+    def max_connections(self) -> int:
+        """One agent short of everybody, for each visitor."""
+        return self.browsers + self.agents - self.visitors // 2
