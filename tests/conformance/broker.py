@@ -23,10 +23,11 @@ echo_path = "{ECHO_PATH}"
 [limits]
 max_message_bytes = 16777216
 max_fragments = 262144
+frames_per_second = 1000000
 [log]
 format = "json"
 """
-"""Autobahn sends up to 16 MiB in a message, and one message in 65,536 frames."""
+"""Autobahn sends up to 16 MiB in a message, one message in 65,536 frames, and half a million frames without a break."""
 
 
 def main() -> None:
