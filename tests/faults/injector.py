@@ -8,6 +8,7 @@ import trio
 
 from broker.store.snapshot import Snapshot
 from tests.faults.plan import Fault
+from tests.faults.proxy import LINKS
 from tests.faults.publishing import Unheard
 from tests.faults.waiting import until
 from tests.faults.world import World
@@ -65,10 +66,10 @@ class Injector:
                 trouble.ended = time.time()
             case "links refused":
                 trouble = self._ledger.trouble(fault.what, broker.name, time.time())
-                proxy.refuse(True)
+                proxy.refuse(LINKS)
                 await proxy.cut()
                 await trio.sleep(min(fault.seconds, 2.0))
-                proxy.refuse(False)
+                proxy.refuse(())
                 await trio.sleep(2.5)  # the longest pause between two attempts to connect
                 trouble.ended = time.time()
             case "links stall":

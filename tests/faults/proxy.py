@@ -32,7 +32,7 @@ class Proxy:
         self.port = port
         self._target = target
         self._pairs: dict[_Pair, None] = {}
-        self._refusing = False
+        self._refused: frozenset[str] = frozenset()
         self._open = {link: trio.Event() for link in ("", *LINKS)}
         for gate in self._open.values():
             gate.set()
@@ -46,9 +46,9 @@ class Proxy:
         for pair in [pair for pair in self._pairs if pair.link in links]:
             await pair.close()
 
-    def refuse(self, refusing: bool) -> None:
-        """Close every new connection at once, or stop doing so."""
-        self._refusing = refusing
+    def refuse(self, links: Iterable[str]) -> None:
+        """Close new connections of these links, and of no others, at their login."""
+        self._refused = frozenset(links)
 
     def stall(self, links: Iterable[str]) -> None:
         """Hold back all that these links carry, both ways, also on connections that they open anew."""
@@ -62,8 +62,6 @@ class Proxy:
             self._open[link].set()
 
     async def _serve(self, broker: trio.SocketStream) -> None:
-        if self._refusing:
-            return
         try:
             store = await trio.open_tcp_stream("127.0.0.1", self._target)
         except OSError:
@@ -86,6 +84,8 @@ class Proxy:
             while data := await source.receive_some(65536):
                 if not pair.link:
                     pair.link = next((link for link in LINKS if b"signalbox-" + link.encode() in data), "")
+                if pair.link in self._refused:
+                    break
                 while not self._open[pair.link].is_set():
                     await self._open[pair.link].wait()
                 await sink.send_all(data)

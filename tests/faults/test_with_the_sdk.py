@@ -33,7 +33,7 @@ def site(store: Valkey, tmp_path: Path) -> Installation:
         redis={"url": store.url},
         control={
             "ping_interval": 0.5,
-            "ack_timeout": 0.3,
+            "ack_timeout": 0.5,
             "ack_attempts": 2,
             "handshake_signature": "optional",
         },
@@ -83,7 +83,7 @@ def test_one_of_three_is_suspended(site: Installation) -> None:
         for agent in (one, two, three):
             settle(agent)
         two.suspend()
-        told = site.run("kill", ORG, "wf", "--wait", "1", status=1)
+        told = site.run("kill", ORG, "wf", "--wait", "2", status=1)
         assert "2 of 3 agents confirmed, the slowest after " in told
         [missing] = [line for line in told.splitlines() if "not confirmed" in line]
         assert keys[1].key_id in missing
