@@ -100,8 +100,9 @@ async def test_messages_within_the_burst(serving: Serving) -> None:
 
 async def test_too_many_messages(serving: Serving) -> None:
     """Above the rate the reader pauses, and a client that goes on is closed with 4429; a control socket is kept."""
-    limits = {"max_subscriptions": 1, "messages_per_second": 20, "rate_patience": 0.1}
-    async with serving(**limits) as site, await site.browser() as client, await site.agent() as agent:
+    limits = {"max_subscriptions": 1, "messages_per_second": 2, "rate_patience": 0.1}
+    async with serving(**limits) as site, await site.browser() as client:
+        agent = await site.agent()
         for _ in range(51 + 10):
             await client.send(MESSAGE)
             await agent.send('{"type": "ping"}')
@@ -109,14 +110,18 @@ async def test_too_many_messages(serving: Serving) -> None:
         assert (closed.code, closed.reason) == (4429, "too many messages")
         await agent.receive_type("pong")
         assert len(site.broker.broker.door.peers(Kind.CONTROL)) == 1
+        await agent.kill()
 
 
 async def flood(site: Site, channel: str, size: int, until: Callable[[], bool]) -> None:
-    """Publish events until something is so."""
+    """Publish events, each when the one before it was delivered, until something is so."""
     data = '{"type": "big", "data": "' + "x" * size + '"}'
+    counters = site.broker.counters
     while not until():
+        delivered = counters.publications
         site.store.client.publish(channel, data)
-        await trio.testing.wait_all_tasks_blocked(0.001)
+        while counters.publications == delivered:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_outbox_bytes(serving: Serving) -> None:
@@ -140,7 +145,7 @@ async def test_write_stall(serving: Serving) -> None:
     async with serving(write_stall_timeout=0.2, outbox_bytes=50_000_000) as site, await site.browser() as slow:
         await subscribe(slow, "workflow:a")
         (peer,) = site.broker.broker.door.peers(Kind.EVENTS)
-        await flood(site, "workflow:a", 200_000, lambda: peer.pending_bytes > 1_000_000)
+        await flood(site, "workflow:a", 200_000, lambda: peer.pending_bytes > 1_000_000 or peer.closing)
         with trio.fail_after(10):
             while not site.broker.counters.closed[1013]:
                 await trio.lowlevel.checkpoint()
