@@ -114,7 +114,9 @@ class Member:
 
     def carry(self, epoch: str | None) -> CarriedSession:
         """Return what another process needs to go on with this session; `epoch` is the log's that it is told from."""
-        position = Position(epoch, self.sent_seq, self.sent_ms) if epoch and self.sent_seq else None
+        position = self.resumed_at  # of a session that has not joined its room here yet
+        if position is None and epoch and self.sent_seq:
+            position = Position(epoch, self.sent_seq, self.sent_ms)
         return CarriedSession(
             record=self.record,
             api_key=self.api_key,

@@ -25,17 +25,20 @@ AT_ONCE = 8
 """Sessions taken up before everybody else has a turn."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Adoption:
     """Takes up sessions, if there are any.
 
     Attributes:
         left: the sockets in which they wait, normally one or none; closed at the end.
+        finished: set when every session that was left is here, or cannot be: from then on it can be handed over again.
     """
 
     broker: Broker
     notifier: Notifier
     left: Sequence[socket.socket]
+    finished: trio.Event = attrs.field(factory=trio.Event)
+    _unsettled: int = 1  # counts `adopt` itself, too
 
     async def adopt(self) -> None:
         """Take up what was left, and close with 1012 what cannot be taken up."""
@@ -47,6 +50,7 @@ class Adoption:
                     here = await self._open(message, descriptors[0], [socket.socket(fileno=n) for n in descriptors[1:]])
                     taken += here
                     closed += len(descriptors) - 1 - here
+        self._settle_one()
         # Also without any: as long as it keeps a copy of a socket, no close of ours would reach the client.
         self.notifier.drop(HANDOVER)
         if taken or closed:
@@ -75,11 +79,18 @@ class Adoption:
                 _turn_away(sock)
             else:
                 serve = partial(self._serve, handed.session)
-                self.broker.door.adopt(Adopted(sock, handed.connection, handed.session.record.key_id, serve))
+                key_id = handed.session.record.key_id
+                self._unsettled += 1
+                self.broker.door.adopt(Adopted(sock, handed.connection, key_id, serve, self._settle_one))
                 taken += 1
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         return taken
+
+    def _settle_one(self) -> None:
+        self._unsettled -= 1
+        if not self._unsettled:
+            self.finished.set()
 
     async def _serve(self, carried: CarriedSession, peer: Peer) -> None:
         record = carried.record

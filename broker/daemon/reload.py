@@ -24,6 +24,7 @@ NEEDS_RESTART = frozenset(
         "control.log_max_entries",
         "admin.bind",
         "log.format",
+        "debug.echo_path",
     }
 )
 """What is built into the running parts; everything else takes effect at once, for new connections at the latest."""

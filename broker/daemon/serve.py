@@ -30,6 +30,9 @@ from broker.link.address import Address
 from broker.link.embedded import EmbeddedServer
 from broker.observe import Counters, get_logger
 
+ADOPTION_SECONDS = 10.0
+"""How long a stop waits for the sessions of a former process to be here, so that they can be handed over again."""
+
 
 def serve(
     config: Config,
@@ -114,7 +117,8 @@ class _Life:
                 refuse_exposed_echo(self.config, map(describe_listener, listeners))
             async with trio.open_nursery() as door:
                 await door.start(broker.door.run, listeners)
-                door.start_soon(Adoption(broker, self.notifier, self.given.handover).adopt)
+                adoption = Adoption(broker, self.notifier, self.given.handover)
+                door.start_soon(adoption.adopt)
                 collector.tend()
                 await self._announce(broker, store, listeners)
                 door.start_soon(store.go_on, partial(self._say_ready, store))
@@ -123,6 +127,8 @@ class _Life:
                 door.start_soon(self._cut_short, door.cancel_scope)
                 await self.signals.stop.wait()
                 self.notifier.stopping("draining: clients are told to reconnect")
+                with trio.move_on_after(ADOPTION_SECONDS):
+                    await adoption.finished.wait()
                 handed_over = await drain(broker, Handover(broker, self.notifier))
                 door.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
                 if handed_over:

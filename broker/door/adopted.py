@@ -21,16 +21,31 @@ class Adopted:
         connection: its state.
         key_id: whose place it takes.
         session: serves the peer until it is over.
+        settled: called once it is among the sessions of the door, or will never be.
     """
 
     raw: socket.socket
     connection: OpenConnection
     key_id: str
     session: Callable[[Peer], Awaitable[None]]
+    settled: Callable[[], None]
+
+
+class Once:
+    """A function that is called at most once, however often one tries."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function: Callable[[], None] | None = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
 
 
 async def serve_adopted(adopted: Adopted, state: DoorState) -> None:
     """Serve a connection until it is over, like one that came in here; nothing that it meets gets any further."""
+    settled = Once(adopted.settled)
     try:
         connection = adopted.connection
         wire = PlainWire(adopted.raw, connection.remote)
@@ -38,20 +53,22 @@ async def serve_adopted(adopted: Adopted, state: DoorState) -> None:
             wire.unread(connection.unread)
         address = ClientAddress.of(connection.remote)
         with state.slots.take_over(adopted.key_id, address.counted):
-            await _serve(adopted, wire, state)
+            await _serve(adopted, settled, wire, state)
     except Exception:
         state.services.counters.crashed += 1
         state.services.log.exception("a connection that was taken up ended with an error of ours")
     finally:
+        settled()
         adopted.raw.close()
 
 
-async def _serve(adopted: Adopted, wire: PlainWire, state: DoorState) -> None:
+async def _serve(adopted: Adopted, settled: Callable[[], None], wire: PlainWire, state: DoorState) -> None:
     peer: Peer | None = None
     try:
         async with open_peer(wire, b"", state.peer_limits[Kind.CONTROL], remote=wire.remote) as peer:
             peer.take_up(adopted.connection)
             state.enter(Kind.CONTROL, peer)
+            settled()
             try:
                 await adopted.session(peer)
             finally:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,12 @@ from broker.store.key_record import hash_of
 from broker.store.keys import add_key, lookup_key, revoke_key
 from broker.store.layout import Layout
 from tests.conftest import Valkey
+from tests.e2e.broker import Agent
+from tests.e2e.program import Program
 from tests.support.service_manager import ServiceManager, service_manager
 from tests.support.ws_client import Closed, WsClient
+
+AGENT = Path(__file__).parent.parent / "e2e" / "agent.py"
 
 
 @attrs.define(eq=False)
@@ -128,11 +133,28 @@ async def test_a_kill_after_the_restart(service: Service, publisher: Publisher, 
 async def test_twice(service: Service, publisher: Publisher, api_key: str) -> None:
     """A session can be handed over again and again."""
     async with await service.connect(api_key) as client:
-        for _ in range(3):
+        for _ in range(2):
             await message(client, "initial_state")
             await service.restart()
         publisher.kill("acme", "wf")
         assert (await message(client, "state_change"))["state"] == "Killed"
+
+
+async def test_the_real_sdk(service: Service, publisher: Publisher, valkey: Valkey) -> None:
+    """An agent on the real SDK lives through two hasty restarts without complaint; then it is killed."""
+    key = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
+    host, port = service.listener.getsockname()
+    arguments = [key.api_key, key.record.secret_key or "", f"http://{host}:{port}", "wf"]
+    with Program([sys.executable, AGENT, *arguments]) as program:
+        agent = Agent(program)
+        await trio.to_thread.run_sync(agent.next, "runs")
+        for _ in range(2):
+            await service.restart()
+        publisher.kill("acme", "wf", reason="after two restarts")
+        killed = await trio.to_thread.run_sync(agent.next, "killed")
+        assert killed["reason"] == "after two restarts"
+        assert await trio.to_thread.run_sync(agent.end) == []
+        assert len([line for line in agent.log() if "connected" in line.lower()]) <= 2
 
 
 async def test_what_happened_in_between(service: Service, publisher: Publisher, api_key: str) -> None:
