@@ -68,9 +68,7 @@ class Operator:
     async def run(self) -> None:
         """Publish, until cancelled."""
         while True:
-            await self._gate.wait()
-            async with self._busy:
-                await self.act()
+            await self.act()
             await trio.sleep(self.dice.expovariate(1 / self._pause))
 
     async def hold(self) -> None:
@@ -102,7 +100,15 @@ class Operator:
         """Kill some workflow through the script."""
         return await self.send("state_change", self.dice.choice(self.workflows), "Killed", layout=layout)
 
-    async def send(
+    async def send(self, *args: Any, **options: Any) -> Deed:
+        """Send one message and note what came of it, when nobody holds this operator; see `_send`."""
+        while True:
+            await self._gate.wait()
+            async with self._busy:
+                if self._gate.is_set():
+                    return await self._send(*args, **options)
+
+    async def _send(
         self,
         kind: str,
         workflow: str = "",
@@ -114,7 +120,6 @@ class Operator:
         padding: int = 0,
         cutting: bool = False,
     ) -> Deed:
-        """Send one message and note what came of it."""
         tag = f"{self.org}/{next(self._numbers)}"
         deed = Deed(self.org, kind, tag, plain, time.time(), workflow, state, forced=forced)
         self._ledger.deeds.append(deed)
