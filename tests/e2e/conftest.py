@@ -1,6 +1,7 @@
 """One installation for most of these tests: a store and a broker; every test has organizations of its own."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -51,6 +52,15 @@ def second(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
         assert running.program.stop() == 0
         assert not [record for record in running.log() if record["level"] in ("critical", "error")]
+
+
+@pytest.fixture
+def no_errors_are_logged(broker: Broker) -> Iterator[None]:
+    """Insist that what a test does makes the broker log no error of its own."""
+    place = len(broker.program.err)
+    yield
+    said = [json.loads(line) for line in broker.program.err[place:]]
+    assert [record for record in said if record["level"] in ("error", "critical")] == []
 
 
 @pytest.fixture
