@@ -43,7 +43,8 @@ async def run_control_session(
     unwatch = services.keys.watch(key, member.key_changed)
     services.presence.put(member)
     services.counters.control_sessions += 1
-    services.log.info(
+    say = services.log.info if carried is None else services.log.debug  # it was said when it was opened
+    say(
         "control session open",
         session=peer.id,
         remote=peer.remote,
