@@ -3,6 +3,8 @@
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.door.slots import Bound, Full, Slots
 
@@ -80,4 +82,40 @@ async def test_no_wake_up_is_lost_between_two_bounds(autojump_clock: trio.testin
             pass
     assert sorted(done) == ["a", "a", "b", "c", "c"]
     assert trio.current_time() < 60
+    assert slots.taken == slots.waiting == 0
+
+
+places = st.tuples(st.sampled_from("abc"), st.none() | st.sampled_from(("1.1.1.1", "2.2.2.2")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    wanted=st.lists(st.tuples(places, st.integers(1, 5)), max_size=25),
+    total=st.integers(1, 6),
+    per_key=st.integers(1, 4),
+    per_address=st.integers(1, 4),
+)
+def test_everybody_gets_a_place_in_the_end(
+    wanted: list[tuple[tuple[str, str | None], int]], total: int, per_key: int, per_address: int
+) -> None:
+    """Whoever comes, however long he stays: no bound is ever exceeded, no wake-up lost, and nothing is left taken."""
+    slots = Slots(total, per_key, per_address)
+    present: list[tuple[str, str | None]] = []
+
+    async def stay(place: tuple[str, str | None], seconds: int) -> None:
+        with await slots.take_within(place[0], 1000, place[1]):
+            present.append(place)
+            assert len(present) == slots.taken <= total
+            assert sum(key == place[0] for key, _ in present) == slots.taken_by(place[0]) <= per_key
+            assert place[1] is None or sum(host == place[1] for _, host in present) <= per_address
+            await trio.sleep(seconds)
+            present.remove(place)
+
+    async def all_of_them() -> None:
+        async with trio.open_nursery() as nursery:
+            for place, seconds in wanted:
+                nursery.start_soon(stay, place, seconds)
+        assert trio.current_time() <= 5 * len(wanted)
+
+    trio.run(all_of_them, clock=trio.testing.MockClock(autojump_threshold=0))
     assert slots.taken == slots.waiting == 0
