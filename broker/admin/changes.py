@@ -7,7 +7,7 @@ from broker.admin.receipts import receipts_url
 from broker.http import Answer, json_answer, refusal
 from broker.store.applied import Applied, Status
 from broker.store.apply import apply
-from broker.store.keys import has_keys
+from broker.store.known import is_known
 from protocol.codes import ErrorCode
 from protocol.control import StateChangeInput
 from protocol.states import WANTS_ACK, State
@@ -29,7 +29,7 @@ async def _change(action: Action, state: State) -> Answer:
     body = action.body
     reason, force, message_id = body.text("reason"), body.flag("force"), body.id("message_id")
     body.done()
-    if not await action.store(has_keys(action.services.layout, organization_id)):
+    if not await action.store(is_known(action.services.layout, organization_id)):
         raise refusal(404, ErrorCode.NOT_FOUND, f"{organization_id} has no API key, hence no agents")
     applied = await change_state(
         action, organization_id, workflow_id, state, reason, force=force, message_id=message_id

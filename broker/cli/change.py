@@ -13,7 +13,7 @@ from broker.cli.target import Target, json_option, target_options
 from broker.cli.types import Id
 from broker.publisher import Refused
 from broker.store.applied import Applied
-from broker.store.keys import has_keys
+from broker.store.known import is_known
 from broker.store.presence import read_presence
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
@@ -53,7 +53,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         workflows = [workflow] if workflow is not None else _all_workflows(target, org, state, force)
         if not workflows:
             hint(f"Nothing to {verb} in {org}.")
-        if not _is_known(target, org):
+        if not target.run(is_known(target.layout, org)):
             raise Failure(f"{org} has no API key, hence no agents.", "Is the name right? See: signalbox keys list")
         request = Request(target, org, state, reason, force, as_json)
         made = [request.make(name) for name in workflows]
@@ -115,15 +115,6 @@ def _all_workflows(target: Target, org: str, state: State, force: bool) -> list[
         if session.presence.workflow_id is not None:
             known.setdefault(session.presence.workflow_id, State.NORMAL)
     return sorted(name for name, now in known.items() if now is not state and (force or now is not State.KILLED))
-
-
-def _is_known(target: Target, org: str) -> bool:
-    """Tell whether an organization can have agents: a store that lost its data may know of them, but of no key."""
-    return (
-        target.run(has_keys(target.layout, org))
-        or bool(target.run(read_presence(target.layout, org)))
-        or bool(target.run(read_snapshot(target.layout, org)).workflows)
-    )
 
 
 def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:

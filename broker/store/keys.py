@@ -86,11 +86,6 @@ def list_keys(
     return tuple(sorted(found, key=lambda record: (record.created_at, record.key_id)))
 
 
-def has_keys(layout: Layout, organization_id: str) -> Operation[bool]:
-    """Tell whether an organization has any key, hence could have agents."""
-    return integer((yield command("SCARD", layout.org_keys(organization_id)))) > 0
-
-
 def add_key(
     layout: Layout,
     organization_id: str,
