@@ -87,10 +87,10 @@ async def admit_socket(
     return Admitted(answer, Kind.EVENTS, slot, lambda peer: services.event_session(peer, key), deflate)
 
 
-async def serve_socket(
+def serve_socket(
     admitted: Admitted | TurnedAway, wire: PlainWire, address: ClientAddress, arrival: Arrival, state: DoorState
-) -> None:
-    """Send the 101 and serve the socket until it is over and closed.
+) -> Awaitable[None]:
+    """Send the 101 and serve the socket until it is over and closed; to be awaited at once.
 
     Frames that came in one segment with the request, and were given back to the wire, are the first to be read.
 
@@ -98,37 +98,43 @@ async def serve_socket(
         WireBroken: the client went before the socket was open.
     """
     if isinstance(admitted, TurnedAway):
-        opened: Peer | None = None
-        try:
-            async with open_peer(wire, admitted.answer, state.peer_limits[Kind.EVENTS], remote=address.text) as opened:
-                opened.close_soon(admitted.code, admitted.reason)
-        finally:
-            if opened is not None:
-                state.settle(opened)
-        return
-    with admitted.slot:
-        if admitted.kind is Kind.CONTROL:
-            watch_transmission(wire.raw)
-        await _serve_admitted(admitted, wire, address, arrival, state)
+        return _turn_away(admitted, wire, address, state)
+    return _serve_admitted(admitted, wire, address, arrival, state)
+
+
+async def _turn_away(away: TurnedAway, wire: PlainWire, address: ClientAddress, state: DoorState) -> None:
+    """Open a socket to say by its close why there is none."""
+    opened: Peer | None = None
+    try:
+        async with open_peer(wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text) as opened:
+            opened.close_soon(away.code, away.reason)
+    finally:
+        if opened is not None:
+            state.settle(opened)
 
 
 async def _serve_admitted(
     admitted: Admitted, wire: PlainWire, address: ClientAddress, arrival: Arrival, state: DoorState
 ) -> None:
-    """Open the socket, serve it, close it, and count how it ended."""
+    """Open the socket, serve it, close it, give its place back, and count how it ended."""
     opened: Peer | None = None
-    try:
-        limits = state.peer_limits[admitted.kind]
-        async with open_peer(wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate) as opened:
-            arrival.leave()
-            state.enter(admitted.kind, opened)
-            try:
-                await admitted.session(opened)
-            finally:
-                state.leave(admitted.kind, opened)
-    finally:
-        if opened is not None:
-            state.settle(opened)
+    limits = state.peer_limits[admitted.kind]
+    with admitted.slot:
+        try:
+            if admitted.kind is Kind.CONTROL:
+                watch_transmission(wire.raw)
+            async with open_peer(
+                wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate
+            ) as opened:
+                arrival.leave()
+                state.enter(admitted.kind, opened)
+                try:
+                    await admitted.session(opened)
+                finally:
+                    state.leave(admitted.kind, opened)
+        finally:
+            if opened is not None:
+                state.settle(opened)
 
 
 def agreed_compression(upgrade: Upgrade, services: DoorServices) -> Deflate | None:

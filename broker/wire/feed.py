@@ -35,8 +35,9 @@ class Feed(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_accepted", "_allowance", "_counted", "_inflater", "_on_violation", "_outbox", "_pause", "_pausing_since",
-        "_stage", "_violation", "ended", "eof", "on_flood", "patience", "scanner", "wire",
+        "_accepted", "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation",
+        "_outbox", "_pause", "_pausing_since", "_stage", "_violation", "ended", "eof", "on_flood", "patience",
+        "scanner", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -45,7 +46,8 @@ class Feed(trio.abc.Stream):
         outbox: Outbox,
         scanner: FrameScanner,
         on_violation: Callable[[ProtocolError], None],
-        allowance: TokenBucket,
+        max_fragments: int,
+        frames_per_second: float,
         inflater: Inflater | None = None,
     ) -> None:
         self.wire = wire
@@ -56,7 +58,9 @@ class Feed(trio.abc.Stream):
         self._accepted = Doorbell()
         self._stage = 0
         self._violation: ProtocolError | None = None
-        self._allowance = allowance
+        self._allowance: TokenBucket | None = None
+        self._max_fragments = max_fragments
+        self._frames_per_second = frames_per_second
         self._inflater = inflater
         self._counted = 0
         self._pause = 0.0
@@ -111,7 +115,11 @@ class Feed(trio.abc.Stream):
         extra = self.scanner.frames - self.scanner.messages
         if extra != self._counted:
             self._counted, extra = extra, extra - self._counted
-            self._pause = self._allowance.take(trio.current_time(), extra)
+            now = trio.current_time()
+            if self._allowance is None:  # most clients never send but whole messages
+                room = self._max_fragments + self._frames_per_second
+                self._allowance = TokenBucket(room, self._frames_per_second, now)
+            self._pause = self._allowance.take(now, extra)
             if not self._pause:
                 self._pausing_since = math.inf
         return data

@@ -10,7 +10,6 @@ import attrs
 import trio
 import trio_websocket
 
-from broker.wire.bucket import TokenBucket
 from broker.wire.feed import Feed
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
@@ -119,14 +118,13 @@ class Peer:
         self._scope = scope
         compressed = deflate is not None
         scanner = FrameScanner(limits.max_message_bytes, limits.max_fragments, compressed=compressed)
-        allowance = TokenBucket(
-            limits.max_fragments + limits.frames_per_second, limits.frames_per_second, trio.current_time()
-        )
         inflater = None
         if deflate is not None:
             inflater = Inflater(limits.max_message_bytes)
             self.outbox.window = deflate.window
-        self._feed = Feed(wire, self.outbox, scanner, self._on_violation, allowance, inflater)
+        self._feed = Feed(
+            wire, self.outbox, scanner, self._on_violation, limits.max_fragments, limits.frames_per_second, inflater
+        )
         self._feed.patience = limits.rate_patience
         self._feed.on_flood = self._on_flood
         self._websocket: trio_websocket.WebSocketConnection | None = None
