@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import time
 from typing import Any
 
@@ -132,6 +133,8 @@ class Agent:
             self._client = await WsClient.connect(
                 ("127.0.0.1", broker.port), f"/ws/control/{self.org}", headers, patience=PATIENCE
             )
+        assert isinstance(self._client.stream, trio.SocketStream)
+        self._client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # a stall is to be felt
         self.sessions.append(Session(life, time.time()))
 
     async def _serve(self) -> None:

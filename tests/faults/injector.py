@@ -13,8 +13,8 @@ from tests.faults.publishing import Unheard
 from tests.faults.waiting import until
 from tests.faults.world import World
 
-FLOOD = 120
-PADDING = 3000
+FLOOD = 90
+PADDING = 20_000
 
 
 class Injector:
@@ -162,7 +162,11 @@ class Injector:
         operator = next(each for each in world.operators if each.org == agent.org)
         agent.stall()
         for number in range(FLOOD):
-            if number % 3:
+            if number == FLOOD * 3 // 4:
+                # a kill that is lifted again while it waits: it must arrive all the same, or a snapshot in its place
+                await operator.send("state_change", f"bulk-{fault.target}", "Killed")
+                await operator.send("state_change", f"bulk-{fault.target}", "Normal", forced=True)
+            elif number % 3:
                 await operator.send("state_change", f"bulk-{number % 40}", "Flagged", padding=PADDING)
             else:
                 await operator.send("policy_invalidated")

@@ -25,7 +25,7 @@ ping_interval = 1
 [events]
 history = {{workflow = {{size = 100000, ttl = 3600}}}}
 [limits]
-outbox_bytes = 65536
+outbox_bytes = {outbox}
 max_publication_bytes = 65536
 close_timeout = 1
 [admin]
@@ -45,14 +45,14 @@ class BrokerChild:
         crashes: exits that nobody asked for, with their status.
     """
 
-    def __init__(self, name: str, folder: Path, port: int, redis_port: int) -> None:
+    def __init__(self, name: str, folder: Path, port: int, redis_port: int, outbox: int = 65536) -> None:
         self.name = name
         self.port = port
         self.lives = 0
         self.crashes: list[int] = []
         self.log = folder / f"{name}.log"
         self._config = folder / f"{name}.toml"
-        self._config.write_text(CONFIG.format(port=port, redis=redis_port))
+        self._config.write_text(CONFIG.format(port=port, redis=redis_port, outbox=outbox))
         self._process: subprocess.Popen[bytes] | None = None
         self._held = False
         self._expected = False

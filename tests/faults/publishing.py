@@ -120,6 +120,7 @@ class Operator:
         padding: int = 0,
         cutting: bool = False,
     ) -> Deed:
+        """Send one message and note what came of it; a call of the script is repeated until it is answered."""
         tag = f"{self.org}/{next(self._numbers)}"
         deed = Deed(self.org, kind, tag, plain, time.time(), workflow, state, forced=forced)
         self._ledger.deeds.append(deed)

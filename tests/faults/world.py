@@ -29,6 +29,9 @@ WORKFLOWS = 5
 AGENTS_PER_ORG = 5
 BROWSERS = 3
 CHANNEL = "workflow:news"
+OUTBOXES = (65536, 1 << 20)
+"""One broker overflows, and sends snapshots to slow agents; the other has room, and collapses what waits."""
+
 REPLAYED = ("policy_invalidated", "approval_resolved", "key_rotated")
 
 
@@ -129,7 +132,8 @@ async def running_world(seed: int, folder: Path, pause: float) -> AsyncIterator[
     ledger = Ledger()
     proxies = [Proxy(free_port(), store.port) for _ in range(2)]
     brokers = [
-        BrokerChild(f"broker-{number}", folder, free_port(), proxy.port) for number, proxy in enumerate(proxies, 1)
+        BrokerChild(f"broker-{number}", folder, free_port(), proxy.port, OUTBOXES[number % 2])
+        for number, proxy in enumerate(proxies, 1)
     ]
     agents = [
         Agent(f"{org}-{number}", _key(store, org, number), brokers, _dice(seed, org, number), ways[number])
