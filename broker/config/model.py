@@ -95,6 +95,7 @@ class Limits:
     max_handshakes: int = attrs.field(default=2_048, validator=between(1, 1_000_000))
     max_handshakes_per_address: int = attrs.field(default=512, validator=between(1, 1_000_000))
     bad_credentials_per_minute: int = attrs.field(default=20, validator=between(1, 1_000_000))
+    requests_per_second: float = attrs.field(default=500.0, validator=between(0.1, 1_000_000))
     tickets_per_second: float = attrs.field(default=50.0, validator=between(0.1, 1_000_000))
     max_subscriptions: int = attrs.field(default=1_000, validator=between(1, 1_000_000))
     max_message_bytes: int = attrs.field(default=64 * KIB, validator=between(256, 64 * MIB))

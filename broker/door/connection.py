@@ -101,6 +101,8 @@ async def _converse(
             try:
                 request = await conversation.next_request(deadline)
                 address = state.proxies.client(peer, request)
+                if address.countable and not request.is_upgrade:
+                    await trio.sleep(state.request_pace.lateness(address.host, trio.current_time()))
                 if is_echo(request, state.services):
                     echoing = admit_echo(request, state.services, state.slots)
                     conversation.hand_over()

@@ -24,11 +24,19 @@ class Pace:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def wait(self, name: str, now: float) -> float:
-        """Count one time, or return for how many seconds this name must wait."""
+        """Count one time, or return for how many seconds this name must wait before it asks again."""
+        bucket = self._bucket(name, now)
+        return 0.0 if bucket.grant(now) else 1 / bucket.rate
+
+    def lateness(self, name: str, now: float) -> float:
+        """Count one time in any case; returns for how many seconds it is to be put off."""
+        return self._bucket(name, now).take(now)
+
+    def _bucket(self, name: str, now: float) -> TokenBucket:
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = TokenBucket(max(1.0, self.rate * BURST_SECONDS), self.rate, now)
             if len(self._buckets) > MAX_ENTRIES:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(name)
-        return 0.0 if bucket.grant(now) else 1 / bucket.rate
+        return bucket

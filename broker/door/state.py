@@ -39,7 +39,7 @@ class DoorState:
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
         guard: hears of wrong credentials.
-        ticket_pace: how many tickets a key may have.
+        ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
         conversations: the connections that speak HTTP.
         draining: newcomers are told to go elsewhere, where that does no harm.
@@ -62,6 +62,7 @@ class DoorState:
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
         self.guard = Guard(services)
         self.ticket_pace = Pace(limits.tickets_per_second)
+        self.request_pace = Pace(limits.requests_per_second)
         self.reconfigure()
 
     def reconfigure(self) -> None:
@@ -77,6 +78,7 @@ class DoorState:
         self.slots.per_address = limits.max_connections_per_address
         self.guard.failures.per_minute = limits.bad_credentials_per_minute
         self.ticket_pace.rate = limits.tickets_per_second
+        self.request_pace.rate = limits.requests_per_second
 
     def enter(self, kind: Kind, peer: Peer) -> None:
         """Count a session in; it must `leave`."""

@@ -218,3 +218,22 @@ def test_pace() -> None:
     assert pace.wait("a", 0) == 0.5
     assert pace.wait("b", 0) == 0.0
     assert pace.wait("a", 0.5) == 0.0
+    assert [pace.lateness("c", 0) for _ in range(22)] == [0.0] * 20 + [0.5, 1.0]
+    assert pace.lateness("c", 1.5) == 0.0
+
+
+@pytest.mark.parametrize("config", [limited(requests_per_second=0.5)])
+async def test_requests_of_one_address(site: Site, config: Config, autojump_clock: trio.testing.MockClock) -> None:
+    """Five requests are answered at once, the sixth two seconds late; other addresses and upgrades are not held up."""
+    autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
+    taken = []
+    async with await site.raw() as client:
+        for address in ("203.0.113.7",) * 6 + ("203.0.113.8", "127.0.0.1"):
+            started = trio.current_time()
+            reply = await client.request("GET", "/health/live", {"X-Forwarded-For": address})
+            assert reply.status == 200
+            taken.append(round(trio.current_time() - started))
+    assert taken == [0, 0, 0, 0, 0, 2, 0, 0]
+    started = trio.current_time()
+    await (await connect(site, "203.0.113.7")).close()
+    assert trio.current_time() - started < 1
