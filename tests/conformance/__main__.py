@@ -16,7 +16,9 @@ MODES = (
     Mode("random-cuts", (*PROTOCOL, *LIMITS), ("--read", "4096", "--seed", "1")),
     Mode("partial-writes", (*PROTOCOL, *LIMITS), ("--write", "64", "--seed", "2")),
     Mode("small-buffer", (*PROTOCOL, *LIMITS), ("--send-buffer", "1")),
-    Mode("all-at-once", PROTOCOL, ("--read", "1", "--write", "3", "--send-buffer", "1", "--seed", "3")),
+    Mode("all-at-once", PROTOCOL, ("--read", "7", "--write", "3", "--send-buffer", "1", "--seed", "3")),
+    Mode("tls", (*PROTOCOL, *LIMITS), ("--tls",)),
+    Mode("tls-cuts", (*PROTOCOL, *LIMITS), ("--tls", "--read", "512", "--write", "64", "--seed", "5")),
     Mode("compressed", COMPRESSION, at_once=2),
     Mode("compressed-cuts", CUT_COMPRESSION, ("--read", "64", "--write", "64", "--seed", "4")),
 )

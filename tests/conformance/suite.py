@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import attrs
 from kosoku import FailureError, run_fuzzingclient
 
-from tests.conformance.broker import ECHO_PATH
+from tests.conformance.broker import ECHO_PATH, TLS
+from tests.conformance.unwrap import plain_way_to
 
 __all__ = ["Mode", "Outcome", "run_mode"]
 
@@ -58,7 +59,7 @@ class Outcome:
 def run_mode(mode: Mode) -> list[Outcome]:
     """Run a mode's cases; the broker must still be well afterwards."""
     with _broker(mode.options) as where:
-        return asyncio.run(_run(f"ws://{where}{ECHO_PATH}", mode))
+        return asyncio.run(_run(where, mode))
 
 
 def tally(outcomes: Sequence[Outcome]) -> dict[int, Counter[str]]:
@@ -70,11 +71,13 @@ def tally(outcomes: Sequence[Outcome]) -> dict[int, Counter[str]]:
     return groups
 
 
-async def _run(url: str, mode: Mode) -> list[Outcome]:
-    try:
-        results = await run_fuzzingclient(url, list(mode.cases), concurrency=mode.at_once)
-    except FailureError as failure:
-        results = failure.results
+async def _run(where: str, mode: Mode) -> list[Outcome]:
+    way = plain_way_to(where) if TLS in mode.options else nullcontext(where)
+    async with way as address:
+        try:
+            results = await run_fuzzingclient(f"ws://{address}{ECHO_PATH}", list(mode.cases), concurrency=mode.at_once)
+        except FailureError as failure:
+            results = failure.results
     return [
         Outcome(result.case_id, result.behavior.value, result.behavior_close.value, result.description)
         for result in results
