@@ -55,7 +55,7 @@ def serve(
         OSError: a listener cannot be opened.
     """
     faulthandler.enable()  # the watchdog's SIGABRT then leaves in the log where the loop hung
-    life = _Life(config, dev, reread, Notifier.of(), given or inherited())
+    life = _Life(config, dev, reread, Notifier.of(), given or inherited(), Signals(reloads=not dev))
     trio.run(life.live, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
@@ -68,7 +68,7 @@ class _Life:
     reread: Callable[[], Config] | None
     notifier: Notifier
     given: Inherited
-    signals: Signals = attrs.field(factory=Signals)
+    signals: Signals
     counters: Counters = attrs.field(factory=Counters)
     store: Held = attrs.field(factory=Held)
     links: Held = attrs.field(factory=Held)

@@ -10,12 +10,16 @@ from broker.observe import get_logger
 class Signals:
     """SIGTERM, SIGINT and SIGHUP, heard from within Trio.
 
+    Args:
+        reloads: whether SIGHUP asks for a reload. A broker that lives in a terminal ends with it instead.
+
     Attributes:
         stop: set by the first SIGTERM or SIGINT.
         hurry: set by the second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reloads: bool = True) -> None:
+        self._reloads = reloads
         self.stop = trio.Event()
         self.hurry = trio.Event()
         self._reload = trio.Event()
@@ -27,7 +31,7 @@ class Signals:
             task_status.started()
             async for number in received:
                 name = signal.Signals(number).name
-                if number == signal.SIGHUP:
+                if number == signal.SIGHUP and self._reloads:
                     self._reload.set()
                 elif not self.stop.is_set():
                     log.info("stopping", signal=name)

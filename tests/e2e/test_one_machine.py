@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from signal import SIGINT, SIGKILL
+from signal import SIGHUP, SIGINT, SIGKILL, Signals
 
 import attrs
 import pytest
@@ -76,9 +76,9 @@ def greeting(broker: Program) -> str:
     return "\n".join(broker.err)
 
 
-def interrupt(broker: Program) -> int:
-    """Press ctrl-C, which all processes of the terminal's foreground get, and return the exit status."""
-    os.killpg(broker.pid, SIGINT)
+def interrupt(broker: Program, how: Signals = SIGINT) -> int:
+    """Press ctrl-C, or close the terminal, which all of its processes hear of, and return the exit status."""
+    os.killpg(broker.pid, how)
     return broker.wait()
 
 
@@ -156,6 +156,15 @@ def test_killed_dev_broker(checkout: Checkout) -> None:
     with checkout.serve() as broker:
         greeting(broker)
         assert interrupt(broker) == 0
+
+
+def test_closed_terminal(checkout: Checkout) -> None:
+    """A dev broker whose terminal is closed ends as by ctrl-C."""
+    with checkout.serve() as broker:
+        greeting(broker)
+        store = store_of(broker.pid)
+        assert interrupt(broker, SIGHUP) == 0
+        assert gone(store)
 
 
 def test_killed_dev_store(checkout: Checkout) -> None:
