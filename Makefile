@@ -31,6 +31,9 @@ soak: $(VENV)/.development ## Load a broker steadily for SOAK_MINUTES (30), and 
 bench: $(VENV)/.bench ## Measure the broker beside a C floor and a websockets peer (ARGS: --rounds 3, --tls, --json)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+stress: $(VENV)/.development ## Do everything at once to one broker, and see that nothing is left of it (ARGS: --seed 2)
+	@$(BIN)/python -m tests.stress $(ARGS)
+
 systemd-test: ## Check the units inside a freshly booted systemd; needs root (ARGS: words in the names of checks)
 	@tests/systemd/run $(ARGS)
 

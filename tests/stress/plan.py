@@ -18,9 +18,12 @@ class Plan:
         browser_keys: API keys that the browsers share; one of them is revoked in a storm.
         channels: of all browsers.
         hostile: how many there are of each kind of broken or hostile client.
+        half_open: how many never answer a ping; each takes twice `ping` seconds.
         wanderings: how often a browser of those that churn subscribes and unsubscribes.
         ping: events.ping_interval and pong_timeout, seconds.
         head: limits.handshake_timeout, seconds.
+        outage: how long the store is away, seconds.
+        drain: whether all come back for a second storm, in the middle of which the broker is drained.
         growth_kib: what the broker may keep of its memory when all are gone.
         patience: how long anything may take, in seconds, on a machine that does other things besides.
     """
@@ -31,9 +34,12 @@ class Plan:
     browser_keys: int = 20
     channels: int = 40
     hostile: int = 10
+    half_open: int = 10
     wanderings: int = 20
     ping: float = 8.0
     head: float = 15.0
+    outage: float = 2.0
+    drain: bool = True
     growth_kib: int = 49152
     patience: float = 150.0
 
@@ -44,5 +50,5 @@ class Plan:
 
     @property
     def max_connections(self) -> int:
-        """One agent short of everybody, for each visitor."""
-        return self.browsers + self.agents - self.visitors // 2
+        """Too few for everybody: a quarter of the visitors must go before the last one finds a place."""
+        return self.browsers + self.agents - self.visitors // 4

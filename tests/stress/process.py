@@ -22,7 +22,7 @@ tls_key = "{folder}/key.pem"
 [redis]
 url = "redis://127.0.0.1:{redis}"
 [control]
-ping_interval = 2
+ping_interval = 1
 upgrade_hold = 9
 [events]
 ping_interval = {ping}

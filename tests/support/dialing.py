@@ -23,5 +23,9 @@ async def dial(
     if tls is None:
         return stream
     secured = trio.SSLStream(stream, tls, server_hostname=server_hostname, https_compatible=True)
-    await secured.do_handshake()
+    try:
+        await secured.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return secured
