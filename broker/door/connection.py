@@ -101,6 +101,12 @@ async def _converse(
             try:
                 request = await conversation.next_request(deadline)
                 address = state.proxies.client(peer, request)
+                if state.proxies.disbelieves(peer, request):
+                    state.say.info(
+                        "forwarded",
+                        "X-Forwarded-For is ignored: server.trusted_proxies has no such peer",
+                        remote=peer.text,
+                    )
                 if address.countable and not request.is_upgrade:
                     await trio.sleep(state.request_pace.lateness(address.host, trio.current_time()))
                 if is_echo(request, state.services):

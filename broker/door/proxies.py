@@ -42,6 +42,10 @@ class TrustedProxies:
         address = ClientAddress.of(remote)
         return attrs.evolve(address, countable=address.countable and not self.trusts(remote))
 
+    def disbelieves(self, peer: ClientAddress, request: Request) -> bool:
+        """Whether a request names a client, but comes from nobody who is trusted: an attacker, or a forgotten proxy."""
+        return any(name == b"x-forwarded-for" for name, _ in request.headers) and not self.trusts(peer.text)
+
     def client(self, peer: ClientAddress, request: Request) -> ClientAddress:
         """Return who a request is from: the last one in X-Forwarded-For that no trusted proxy vouches past.
 

@@ -67,6 +67,9 @@ def test_nobody_is_trusted_by_default() -> None:
     request = parse_request(b"GET", b"/", ((b"x-forwarded-for", b"6.6.6.6"),))
     for peer in ("203.0.113.9:5", "[2001:db8::1]:5", "unix"):
         assert proxies.client(proxies.peer(peer), request).text == peer
+        assert proxies.disbelieves(proxies.peer(peer), request)
+    assert not TrustedProxies(("unix",)).disbelieves(proxies.peer("unix"), request)
+    assert not proxies.disbelieves(proxies.peer("unix"), parse_request(b"GET", b"/", ()))
 
 
 class Bytes:
