@@ -164,15 +164,16 @@ class Subscriptions:
         """Hold the channel back, then read what was missed; waits, for a while, for a command link that is down."""
         deadline = trio.current_time() + HISTORY_SECONDS
         while True:
-            await channel.confirmation.wait()
             catch_up = CatchUp(self._peer.outbox.limit)
-            channel.join(self._peer.id, catch_up)
             try:
+                await channel.confirmation.wait()
+                channel.join(self._peer.id, catch_up)
                 recovered, missed = await self._services.history(channel.name, since)
             except LinkDown:
                 if trio.current_time() > deadline:
                     return catch_up, False, []
-            except redis.exceptions.RedisError:
+            except redis.exceptions.RedisError:  # of the history, or of a channel that this user may not hear any more
+                channel.join(self._peer.id, catch_up)
                 return catch_up, False, []
             else:
                 return catch_up, recovered, missed

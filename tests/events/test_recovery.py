@@ -1,0 +1,75 @@
+"""Subscribing with `since`, while the links to Redis come and go."""
+
+from collections.abc import Mapping
+
+import attrs
+import trio
+from redis.exceptions import NoPermissionError
+
+from broker.config.model import History
+from broker.events.services import EventServices
+from broker.link.errors import LinkDown
+from tests.events.test_session import confirm, session, subscribe, surroundings
+
+KEPT = b'{"type":"kept","channel":"workflow:a","offset":"1-2"}'
+
+
+def with_history(failures: int) -> EventServices:
+    """Return surroundings whose command link is down for so many reads of a history that holds one event."""
+    left = [failures]
+
+    async def history(_channel: str, _since: str) -> tuple[bool, list[tuple[str, bytes]]]:
+        await trio.lowlevel.checkpoint()
+        if left[0]:
+            left[0] -= 1
+            raise LinkDown("away")
+        return True, [("1-2", KEPT)]
+
+    services = surroundings()
+    services.history = history
+    kept: Mapping[str, History] = {"workflow": History(size=10, ttl=60)}
+    services.config = attrs.evolve(services.config, events=attrs.evolve(services.config.events, history=kept))
+    return services
+
+
+async def test_a_command_link_that_is_down_for_a_moment(autojump_clock: trio.testing.MockClock) -> None:
+    """The request stays pending until the history can be read: nothing is given up for a moment's absence."""
+    services = with_history(failures=20)
+    async with session(services) as browser:
+        await browser.say({**subscribe("workflow:a"), "since": "1-1"})
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        assert await browser.hear() == {"type": "subscribed", "channel": "workflow:a", "recovered": True}
+        assert (await browser.hear())["offset"] == "1-2"
+
+
+async def test_a_command_link_that_stays_down(autojump_clock: trio.testing.MockClock) -> None:
+    """After a while the client is told that nothing could be recovered, and is subscribed all the same."""
+    services = with_history(failures=1_000_000)
+    async with session(services) as browser:
+        began = trio.current_time()
+        await browser.say({**subscribe("workflow:a"), "since": "1-1"})
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        assert await browser.hear() == {"type": "subscribed", "channel": "workflow:a", "recovered": False}
+        assert 9 < trio.current_time() - began < 12
+        assert len(services.hub.channels[b"workflow:a"].subscribers) == 1
+
+
+async def test_a_channel_that_redis_refuses_after_a_break() -> None:
+    """Whoever asks for what he missed on a channel that may not be heard any more is answered, and the socket lives."""
+    services = with_history(failures=0)
+    async with session(services) as browser:
+        await browser.say(subscribe("workflow:a"))
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        assert (await browser.hear())["type"] == "subscribed"
+        channel = services.hub.channels[b"workflow:a"]
+        channel.confirmation.unconfirm()
+        await browser.say({**subscribe("workflow:a"), "since": "1-1"})
+        await trio.testing.wait_all_tasks_blocked()
+        assert browser.has_heard_nothing
+        channel.confirmation.refuse(NoPermissionError("no"))
+        assert (await browser.hear())["recovered"] is False
+        await browser.say({"type": "unsubscribe", "channel": "workflow:a"})
+        assert (await browser.hear())["type"] == "unsubscribed"
