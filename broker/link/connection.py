@@ -15,7 +15,9 @@ from broker.link.slots import OutOfStep, PingSlot, Slot
 
 OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
 
-_MESSAGES = frozenset({b"message", b"pmessage", b"smessage"})
+_MESSAGES = {b"message": 3, b"pmessage": 4, b"smessage": 3}
+"""Kinds of messages, and of how many words each of them is made."""
+
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
 _PING = pack("PING")
 
@@ -126,14 +128,17 @@ class Connection:
         while True:
             try:
                 reply = gets()
-            except TypeError as error:  # a map with a list for a key
-                raise OutOfStep(str(error)) from error
+            except (TypeError, MemoryError) as error:  # a map with a list for a key; an array of a billion elements
+                raise OutOfStep(str(error) or "more than memory holds") from error
             if reply is NOT_YET:
                 break
             if type(reply) is hiredis.PushNotification:
                 try:
                     kind = reply[0]
-                    if kind in _MESSAGES:
+                    words = _MESSAGES.get(kind)
+                    if words is not None:
+                        if len(reply) != words or type(reply[-1]) is not bytes or type(reply[-2]) is not bytes:
+                            raise OutOfStep(f"a {kind!r} that is none")
                         batch.append(reply)
                         continue
                     if kind not in _CONFIRMATIONS:
