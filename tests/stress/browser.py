@@ -14,6 +14,7 @@ from tests.support.ws_client import Closed
 __all__ = ["Browser", "Place"]
 
 COME_BACK = frozenset({1006, 1012})
+PING = b'{"type":"ping"}'
 PONG = b'{"type":"pong"}'
 
 

@@ -17,7 +17,7 @@ from broker.store.layout import Layout
 from broker.store.snapshot import read_snapshot
 from tests.soak.agent import Agent
 from tests.soak.ledger import Ledger
-from tests.stress.browser import Browser
+from tests.stress.browser import PING, PONG, Browser
 from tests.stress.hostile import MALFORMED, Stalled, bad_token, half_open, malformed, slow_head
 from tests.stress.plan import Plan
 from tests.stress.process import Held
@@ -210,13 +210,16 @@ class _Acts:
                 world.place.address, f"/ws/?token={world.good_token}", tls=world.place.tls, patience=self.plan.patience
             )
             await witness.send(b'{"type":"subscribe","channel":"workflow:flood"}')
-            seen = -1  # the answer
-            for _ in range(5):
-                await trio.to_thread.run_sync(self._flood, payload)
-                with trio.move_on_after(self.plan.patience):
-                    while seen < 20:
-                        seen += len(await witness.receive())
-                seen -= 20
+            seen = 0
+            with trio.move_on_after(self.plan.patience):
+                for stage in range(1, 6):
+                    await trio.to_thread.run_sync(self._flood, payload)
+                    while seen < 20 * stage:
+                        for message in await witness.receive():
+                            seen += message == payload
+                            if message == PING:
+                                await witness.send(PONG)
+            self.expect("what who reads sees of the flood", seen, 100)
             await witness.end()
             for each in stalled:
                 each.wake.set()
