@@ -1,12 +1,10 @@
 """Subscribing with `since`, while the links to Redis come and go."""
 
-from collections.abc import Mapping
-
 import attrs
 import trio
 from redis.exceptions import NoPermissionError
 
-from broker.config.model import History
+from broker.config.model import Events, History
 from broker.events.services import EventServices
 from broker.link.errors import LinkDown
 from tests.events.test_session import confirm, session, subscribe, surroundings
@@ -27,8 +25,8 @@ def with_history(failures: int) -> EventServices:
 
     services = surroundings()
     services.history = history
-    kept: Mapping[str, History] = {"workflow": History(size=10, ttl=60)}
-    services.config = attrs.evolve(services.config, events=attrs.evolve(services.config.events, history=kept))
+    kept = Events(history={"workflow": History(size=10, ttl=60)})  # type: ignore[dict-item]  # the converter hides it
+    services.config = attrs.evolve(services.config, events=kept)
     return services
 
 
