@@ -183,6 +183,7 @@ def test_killed_dev_store(checkout: Checkout) -> None:
         assert interrupt(broker) == 0
 
 
+@pytest.mark.timeout(120)  # every write waits for the disk, three starts among them
 def test_state_outlives_the_broker(tmp_path: Path) -> None:
     """With a data directory, which is one broker's, keys and decisions outlast it, however it ended."""
     site = Installation.write(tmp_path, redis={"url": "embedded", "data_dir": str(tmp_path / "data")})
