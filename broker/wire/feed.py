@@ -72,7 +72,6 @@ class Feed(trio.abc.Stream):
         """Return the made-up request, then what the peer sends, for as long as it keeps to the limits."""
         if self._stage == 0:
             self._stage = 1
-            await trio.lowlevel.checkpoint()
             return _MADE_UP_REQUEST
         if self._stage == 1:
             await self._accepted.wait()  # the library drops frames that it reads before it has sent its 101
@@ -149,13 +148,15 @@ class Feed(trio.abc.Stream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass the library's frames through the gate; its answer to the made-up request goes nowhere."""
+        """Pass the library's frames through the gate; its answer to the made-up request goes nowhere.
+
+        No checkpoint: the library takes a lock around this, which is one.
+        """
         if self._stage == 1:
             self._stage = 2
             self._accepted.ring()
         elif data:
             self._outbox.send_library(bytes(data))
-        await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: the outbox never blocks."""
