@@ -24,6 +24,7 @@ class Injector:
         self._world = world
         self._ledger = world.ledger
         self._store = trio.Lock()
+        self._flooding = trio.Lock()
         self._losing = trio.Lock()  # held while data get lost: then no broker may be broken besides
 
     async def run(self, faults: list[Fault]) -> None:
@@ -97,7 +98,8 @@ class Injector:
             case "browser cut":
                 await browser.cut()
             case "flood":
-                await self._flood(fault)
+                async with self._flooding:
+                    await self._flood(fault)
 
     async def _restart_store(self, seconds: float) -> None:
         async with self._store:
@@ -115,7 +117,7 @@ class Injector:
         """
         world = self._world
         store = world.store
-        async with self._store, self._losing:
+        async with self._flooding, self._store, self._losing:
             if fault.what == "store set back":
                 await trio.to_thread.run_sync(store.keep)
                 await trio.sleep(2.0)

@@ -3,6 +3,8 @@
 import shutil
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from tests.faults.waiting import until
 from tests.faults.world import World, running_world
 
 SETTLE_SECONDS = 45.0
+SPARE_SECONDS = 180.0
+"""What a run may take besides, on a machine that is busy with other things."""
+
 QUIET_SECONDS = 2.5
 """How long after the last fault the earliest verdict may be: by then acks that do not come are given up."""
 
@@ -34,7 +39,7 @@ async def run(seed: int, seconds: float, pause: float = 0.1) -> Result:
     """Break things for `seconds`, mend all, and judge; `pause` is between two messages of an operator."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix=f"signalbox-faults-{seed}-"))
-    async with running_world(seed, folder, pause) as world:
+    async with _bounded(seconds), running_world(seed, folder, pause) as world:
         await _first_connections(world)
         async with trio.open_nursery() as publishing:
             for operator in world.operators:
@@ -53,6 +58,12 @@ async def run(seed: int, seconds: float, pause: float = 0.1) -> Result:
         return Result(seed, judge.violations, figures, folder)
     shutil.rmtree(folder, ignore_errors=True)
     return Result(seed, [], figures, None)
+
+
+@asynccontextmanager
+async def _bounded(seconds: float) -> AsyncIterator[None]:
+    with trio.fail_after(seconds + SPARE_SECONDS):
+        yield
 
 
 async def _first_connections(world: World) -> None:
