@@ -27,7 +27,7 @@ from wsproto.events import (
     TextMessage,
 )
 from wsproto.extensions import Extension
-from wsproto.utilities import LocalProtocolError
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from tests.support.dialing import Address, dial
 
@@ -131,7 +131,12 @@ class WsClient:
         body = b""
         while True:
             data = await self.stream.receive_some(65536)
-            self._ws.receive_data(bytes(data) or None)
+            try:
+                self._ws.receive_data(bytes(data) or None)
+            except RemoteProtocolError:
+                if data:
+                    raise
+                raise Closed(1006, "closed during the handshake") from None
             for event in self._ws.events():
                 match event:
                     case AcceptConnection():
