@@ -127,8 +127,9 @@ class EventSession:
         """Pause the reader while the client is above its rate: the kernel then holds the client back."""
         now = trio.current_time()
         wait = self._bucket.take(now)
-        if not wait:
+        if self._bucket.rested:
             self._pausing_since = math.inf
+        if not wait:
             return
         self._pausing_since = min(self._pausing_since, now)
         if now - self._pausing_since >= self._services.config.limits.rate_patience:

@@ -119,7 +119,7 @@ class Feed(trio.abc.Stream):
                 room = self._max_fragments + self._frames_per_second
                 self._allowance = TokenBucket(room, self._frames_per_second, now)
             self._pause = self._allowance.take(now, extra)
-            if not self._pause:
+            if self._allowance.rested:
                 self._pausing_since = math.inf
         return data
 
