@@ -32,7 +32,7 @@ def broker(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         tmp_path_factory.mktemp("broker"),
         redis={"url": store.url},
         control={"ping_interval": 0.2, "ack_timeout": 0.4, "key_overlap": 0.5},
-        limits={"handshake_timeout": 1.0, "close_timeout": 1.0},
+        limits={"handshake_timeout": 1.0, "close_timeout": 1.0, "rate_patience": 2.0},
     )
     with installation.serve() as running:
         yield running
