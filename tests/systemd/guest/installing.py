@@ -96,10 +96,10 @@ def main() -> int:
                     os.environ["SIGNALBOX_REDIS__URL"] = environment.read_text()
                 check_agent()
         except (subprocess.CalledProcessError, AssertionError) as error:
-            print(f"FAILED   {heading}: {error}", flush=True)
+            print(f"\nFAILED   {heading}: {error}", flush=True)
             subprocess.run(["journalctl", "-q", "-n", "40", "-o", "cat", "--no-pager"])
             return 1
-        print(f"ok       {heading} ({time.monotonic() - began:.1f} s)", flush=True)
+        print(f"\nok       {heading} ({time.monotonic() - began:.1f} s)", flush=True)
     check_nothing_left()
     print("ok       nothing is left", flush=True)
     return 0
