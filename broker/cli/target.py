@@ -4,7 +4,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,11 @@ class Target:
             max_publication_bytes=self.config.limits.max_publication_bytes,
             limits=self.log_limits,
         )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._client is not None:
+            self._client.close()
 
     def run(self, operation: Operation[T]) -> T:
         """Carry an operation of the store out; raises Failure when Redis cannot be reached or refuses."""
@@ -217,7 +222,8 @@ def target_options(command: F) -> F:
     """Give a command --config and --dev, and the Target that they mean as its first argument."""
 
     def with_target(*args: Any, config_path: Path | None, dev: bool, **options: Any) -> Any:
-        return command(Target(read_config(config_path, dev), dev), *args, **options)
+        with closing(Target(read_config(config_path, dev), dev)) as target:
+            return command(target, *args, **options)
 
     with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
     if hasattr(command, "__click_params__"):
