@@ -235,12 +235,9 @@ class Judge:
                 self._judge_acks(entry, receipt, agents)
 
     def _on_dead_broker(self, agent: Agent, at: float) -> bool:
-        """Whether an agent was, about then, in a session on a broker that has died since."""
+        """Whether an agent was, then or later, in a session on a broker that has died since."""
         lives = {(broker.name, broker.lives) for broker in self._world.brokers}
-        return any(
-            session.broker not in lives and session.opened < at + LATE and at < session.closed + LATE
-            for session in agent.sessions
-        )
+        return any(session.broker not in lives and at < session.closed + LATE for session in agent.sessions)
 
     def _judge_acks(self, entry: Entry, receipt: Receipt, agents: list[Agent]) -> None:
         """An ack that was sent on a broker that lived on stands in the receipt."""
