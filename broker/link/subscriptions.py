@@ -156,7 +156,7 @@ class _ClockSlot:
             pair: Any = reply  # an error is no pair
             seconds, micros = pair
             self.ms = int(seconds) * 1000 + int(micros) // 1000
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self.ms = int(time.time() * 1000)
         self.link._told = (self.ms, time.monotonic())
         if not self.link.subscribed_at:

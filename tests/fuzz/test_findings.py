@@ -22,6 +22,14 @@ async def test_nonsense_from_redis(case: str, autojump_clock: trio.testing.MockC
     assert "make no sense" in outcome[2]
 
 
+async def test_time_that_is_infinite(autojump_clock: trio.testing.MockClock) -> None:
+    """A clock that tells no time is replaced by ours; the confirmations behind it count."""
+    told = replies.CONFIRM.replace(b"$10\r\n1700000000\r\n", b",inf\r\n")
+    outcome = await replies.run(told + replies.MESSAGE)
+    assert isinstance(outcome, tuple)
+    assert outcome[0] == 1
+
+
 def test_length_that_is_too_long() -> None:
     """A frame whose length is written too long is refused by the library first, and by the scanner just after."""
     frames.run(b"\x00\x81\xfe\x00}\x00\x05")

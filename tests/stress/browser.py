@@ -13,7 +13,8 @@ from tests.support.ws_client import Closed
 
 __all__ = ["Browser", "Place"]
 
-COME_BACK = frozenset({1006, 1012})
+COME_BACK = frozenset({1001, 1006, 1012})
+"""Codes after which a client is to connect again; 1006 is no code at all."""
 PING = b'{"type":"ping"}'
 PONG = b'{"type":"pong"}'
 

@@ -1,6 +1,7 @@
 """Clients that are broken or mean it, and exactly how each of them must end."""
 
 import contextlib
+import socket
 from collections.abc import Mapping
 
 import trio
@@ -116,11 +117,19 @@ class Stalled:
         try:
             await client.send(b'{"type":"subscribe","channel":"%b"}' % self._channel.encode())
             await client.receive()
+            _narrow(client)
             self.ready.set()
             await self.wake.wait()
             _expect(await _end_of(client, place.patience), 1013, "a peer that does not read", self._ledger)
         finally:
             await client.kill()
+
+
+def _narrow(client: LeanClient) -> None:
+    """Have the kernel keep little of what is not read; it would take tens of megabytes."""
+    stream = client.stream
+    assert isinstance(stream, trio.SSLStream)
+    stream.transport_stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262144)
 
 
 async def _end_of(client: LeanClient, patience: float) -> int:

@@ -18,13 +18,15 @@ class Plan:
         browser_keys: API keys that the browsers share; one of them is revoked in a storm.
         channels: of all browsers.
         hostile: how many there are of each kind of broken or hostile client.
-        half_open: how many never answer a ping; each takes twice `ping` seconds.
+        half_open: how many never answer a ping.
         wanderings: how often a browser of those that churn subscribes and unsubscribes.
-        ping: events.ping_interval and pong_timeout, seconds.
+        ping: events.ping_interval, seconds.
+        pong: events.pong_timeout, seconds; who is well must answer in it while all others connect.
         head: limits.handshake_timeout, seconds.
         outage: how long the store is away, seconds.
         drain: whether all come back for a second storm, in the middle of which the broker is drained.
         growth_kib: what the broker may keep of its memory when all are gone.
+        again: how many then come and go twice more; from the first time to the second memory may grow by `leak_kib`.
         patience: how long anything may take, in seconds, on a machine that does other things besides.
     """
 
@@ -36,17 +38,20 @@ class Plan:
     hostile: int = 10
     half_open: int = 10
     wanderings: int = 20
-    ping: float = 8.0
+    ping: float = 5.0
+    pong: float = 20.0
     head: float = 15.0
     outage: float = 2.0
     drain: bool = True
-    growth_kib: int = 49152
-    patience: float = 150.0
+    growth_kib: int = 131072
+    again: int = 300
+    leak_kib: int = 3072
+    patience: float = 180.0
 
     @property
     def load(self) -> Load:
         """What is published meanwhile."""
-        return Load(channels=self.channels, orgs=2, workflows=5, publications_per_second=100, changes_per_second=5)
+        return Load(channels=self.channels, orgs=2, workflows=5, publications_per_second=20, changes_per_second=2)
 
     @property
     def max_connections(self) -> int:

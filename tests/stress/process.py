@@ -26,7 +26,7 @@ ping_interval = 1
 upgrade_hold = 9
 [events]
 ping_interval = {ping}
-pong_timeout = {ping}
+pong_timeout = {pong}
 history = {{epic = {{size = 200, ttl = 300}}}}
 [limits]
 max_connections = {connections}

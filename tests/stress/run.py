@@ -29,6 +29,9 @@ __all__ = ["Outcome", "stress"]
 DONE = frozenset({4401, 401, 1008})
 """What a client whose key was revoked may be told: in its session, or when it comes again."""
 
+FLOODS, FLOOD_SIZE = 5, 20
+"""Events of 100 kB that those who do not read are sent: 10 MB, of which two kernels and an outbox keep about half."""
+
 REREAD_SECONDS = 10.0
 """How often a broker reads the keys of its sessions again, besides."""
 
@@ -62,6 +65,7 @@ async def stress(plan: Plan, seed: int, say: Callable[[str], None] = print) -> O
             await act.everybody_knows_everything()
             await act.all_leave()
         await act.nothing_is_left(before, "first")
+        await act.no_leak(before)
         if plan.drain:
             async with trio.open_nursery() as crowd:
                 await act.drain_in_the_storm(crowd)
@@ -212,14 +216,14 @@ class _Acts:
             await witness.send(b'{"type":"subscribe","channel":"workflow:flood"}')
             seen = 0
             with trio.move_on_after(self.plan.patience):
-                for stage in range(1, 6):
+                for stage in range(1, FLOODS + 1):
                     await trio.to_thread.run_sync(self._flood, payload)
-                    while seen < 20 * stage:
+                    while seen < FLOOD_SIZE * stage:
                         for message in await witness.receive():
                             seen += message == payload
                             if message == PING:
                                 await witness.send(PONG)
-            self.expect("what who reads sees of the flood", seen, 100)
+            self.expect("what who reads sees of the flood", seen, FLOODS * FLOOD_SIZE)
             await witness.end()
             for each in stalled:
                 each.wake.set()
@@ -232,7 +236,7 @@ class _Acts:
 
     def _flood(self, payload: bytes) -> None:
         with self.world.publisher.client.pipeline(transaction=False) as pipeline:
-            for _ in range(20):
+            for _ in range(FLOOD_SIZE):
                 pipeline.publish(FLOOD, payload)
             pipeline.execute()
 
@@ -289,12 +293,17 @@ class _Acts:
         for browser in revoked:
             if browser.ends not in DONE:
                 self.ledger.complain(f"{browser.name}, whose key was revoked, ended with {browser.ends}")
-        for browser in world.browsers:
-            if browser.ends is not None and browser not in revoked:
-                self.ledger.complain(f"{browser.name} ended with {browser.ends}")
+        self._nobody_else_is_out()
         await self.until("all others are back", _all_connected(world.healthy))
         self.figures["revoked"] = len(revoked)
         self.say(f"a key was revoked: {len(revoked)} browsers are out, {len(losing)} lost their connection meanwhile")
+
+    def _nobody_else_is_out(self) -> None:
+        """Complain of everybody who was closed for good without having had a revoked key."""
+        revoked = self.world.revoked
+        for browser in self.world.browsers:
+            if browser.ends is not None and browser not in revoked:
+                self.ledger.complain(f"{browser.name} ended with {browser.ends}")
 
     async def everybody_knows_everything(self) -> None:
         """Publish once more everywhere; then every browser has every last number and every agent every state."""
@@ -345,6 +354,29 @@ class _Acts:
         }
         self.say(f"all are gone: {after}")
 
+    async def no_leak(self, before: Held) -> None:
+        """What a crowd leaves behind in memory, in holes between what is held, the next one fills."""
+        kept = []
+        for _ in range(2):
+            clients: list[LeanClient] = []
+            async with trio.open_nursery() as nursery:
+                for number in range(self.plan.again):
+                    nursery.start_soon(self._come, f"workflow:{number % 20}", clients)
+            for client in clients:
+                await client.kill()
+            kept.append((await self._quiet(before)).rss_kib)
+        self.figures["memory after two more crowds"] = kept
+        if kept[1] - kept[0] > self.plan.leak_kib:
+            self.ledger.complain(f"memory grew from {kept[0]} to {kept[1]} KiB")
+
+    async def _come(self, channel: str, clients: list[LeanClient]) -> None:
+        place = self.world.place
+        target = f"/ws/?token={self.world.good_token}"
+        client = await LeanClient.connect(place.address, target, tls=place.tls, patience=place.patience)
+        await client.send(b'{"type":"subscribe","channel":"%b"}' % channel.encode())
+        await client.receive()
+        clients.append(client)
+
     async def _quiet(self, wanted: Held | None = None) -> Held:
         """Wait until nobody is connected, and what is held is what is wanted, or has stopped changing."""
         held = await self.world.broker.held()
@@ -363,6 +395,7 @@ class _Acts:
         world = self.world
         counts = self.ledger.counts
         closed = counts["browsers closed with 1012"], counts["agents closed with 1012"]
+        going_away = counts["browsers closed with 1001"]
         for browser in world.browsers:
             if browser.ends is None and browser not in world.visitors:
                 browser.gone = False
@@ -385,7 +418,12 @@ class _Acts:
         with contextlib.suppress(redis.exceptions.RedisError):
             world.publisher.client.ping()
         await self.until("everybody is back", _all_connected([*world.healthy, *world.agents]))
-        self.figures["drained"] = {"browsers told 1012": told[0], "agents told 1012": told[1]}
+        self._nobody_else_is_out()
+        self.figures["drained"] = {
+            "browsers told 1012": told[0],
+            "browsers told 1001": counts["browsers closed with 1001"] - going_away,
+            "agents told 1012": told[1],
+        }
         self.say(f"drained in the storm: {self.figures['drained']}, and everybody is back")
 
 

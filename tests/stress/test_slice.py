@@ -8,7 +8,7 @@ from tests.stress.run import stress
 SMALL = Plan(
     browsers=50, visitors=12, agents=6, browser_keys=5, channels=12, hostile=2, half_open=0, wanderings=5, ping=60,
     head=2, patience=60,
-    outage=0.1, drain=False,
+    outage=0.1, drain=False, again=40,
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ async def build_world(plan: Plan, seed: int) -> AsyncIterator[World]:
         store = Store(folder, redis_port)
         await store.start()
         config = CONFIG.format(
-            port=port, admin=admin, redis=redis_port, folder=folder, ping=plan.ping, head=plan.head,
+            port=port, admin=admin, redis=redis_port, folder=folder, ping=plan.ping, pong=plan.pong, head=plan.head,
             connections=plan.max_connections,
         )  # fmt: skip
         broker = BrokerProcess(folder, config, port, admin)
