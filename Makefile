@@ -14,7 +14,7 @@ run: $(VENV)/.runtime ## Start a broker to try things out, with an embedded stor
 	@$(BIN)/signalbox serve --dev
 
 test: $(VENV)/.development ## Run all tests, with branch coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 test-slow: $(VENV)/.development ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
