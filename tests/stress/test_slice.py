@@ -12,6 +12,7 @@ SMALL = Plan(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_everything_at_once() -> None:
     """After a storm, abuse, a store that went away and a revoked key: nothing is left, nobody missed any."""
