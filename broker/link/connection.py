@@ -9,8 +9,9 @@ import hiredis
 import trio
 
 from broker.link.command import pack
-from broker.link.dial import NOT_YET, Dialled
+from broker.link.dial import Dialled
 from broker.link.errors import LinkDown
+from broker.link.parser import NOT_YET
 from broker.link.slots import OutOfStep, PingSlot, Slot
 
 OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
@@ -112,7 +113,7 @@ class Connection:
             if self._parser.has_data():  # came together with the last answer of the login
                 await self._take()
             while data := await self._read_some():
-                self._parser.feed(bytes(data))
+                self._parser.feed(data)
                 self._reads += 1
                 await self._take()
             self.fail("the server closed the connection")
@@ -128,9 +129,11 @@ class Connection:
         while True:
             try:
                 reply = gets()
-            except (TypeError, MemoryError) as error:  # a map with a list for a key; an array of a billion elements
-                raise OutOfStep(str(error) or "more than memory holds") from error
+            except TypeError as error:  # a map with a list for a key
+                raise OutOfStep(str(error)) from error
             if reply is NOT_YET:
+                if self._parser.more():
+                    continue
                 break
             if type(reply) is hiredis.PushNotification:
                 try:
@@ -156,7 +159,7 @@ class Connection:
                 self._confirm(reply)
         if batch:
             await self._hand_over(batch)
-        if self._parser.len() > self._max_reply_bytes:
+        if self._parser.waiting_bytes() > self._max_reply_bytes:
             raise OutOfStep(f"a reply or message of more than {self._max_reply_bytes} bytes")
 
     async def _hand_over(self, batch: list[list[bytes]]) -> None:

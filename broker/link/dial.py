@@ -8,20 +8,16 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import attrs
-import hiredis
 import trio
-from redis.connection import DefaultParser
 from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ResponseError
 
 from broker.link.address import Address
 from broker.link.command import pack
 from broker.link.errors import AuthenticationFailed, StartupError
+from broker.link.parser import NOT_YET, Parser
 
 READ_SIZE = 65536
 """Bytes per read: one read is one batch."""
-
-NOT_YET = object()
-"""What the parser answers when it needs more bytes."""
 
 _KEEPALIVE_IDLE = 30
 _KEEPALIVE_INTERVAL = 10
@@ -37,7 +33,7 @@ class Dialled:
     """The next bytes, READ_SIZE at the most; none at the end. Raises what the stream's receive_some raises."""
     close: Callable[[], None]
     """Closes the socket under the stream, at once; whoever reads or writes gets a ClosedResourceError."""
-    parser: hiredis.Reader
+    parser: Parser
     hello: dict[bytes, object]
 
 
@@ -55,8 +51,7 @@ async def dial(address: Address, name: str) -> Dialled:
         if address.tls is not None:
             stream = trio.SSLStream(plain, address.tls, server_hostname=address.host, https_compatible=True)
             await stream.do_handshake()
-        # set_encoding is never called: everything stays bytes.
-        parser = hiredis.Reader(replyError=_error_reply, notEnoughData=NOT_YET)
+        parser = Parser()
         hello = await _log_in(stream, parser, address, name)
     except BaseException:
         plain.socket.close()
@@ -81,7 +76,7 @@ async def _connect(address: Address) -> trio.SocketStream:
     return stream
 
 
-async def _log_in(stream: trio.abc.Stream, parser: hiredis.Reader, address: Address, name: str) -> dict[bytes, object]:
+async def _log_in(stream: trio.abc.Stream, parser: Parser, address: Address, name: str) -> dict[bytes, object]:
     hello: list[str] = ["HELLO", "3"]
     if address.username is not None or address.password is not None:
         hello += ["AUTH", address.username or "default", address.password or ""]
@@ -140,16 +135,15 @@ def _direct_read(sock: trio.socket.SocketType) -> Callable[[], Awaitable[bytes]]
     return read
 
 
-async def _ask(stream: trio.abc.Stream, parser: hiredis.Reader, *args: str) -> object:
+async def _ask(stream: trio.abc.Stream, parser: Parser, *args: str) -> object:
     await stream.send_all(pack(*args))
     while True:
         reply: object = parser.gets()
         if reply is not NOT_YET:
             return reply
+        if parser.more():
+            continue
         data = await stream.receive_some(READ_SIZE)
         if not data:
             raise trio.BrokenResourceError("the server closed the connection while we logged in")
-        parser.feed(bytes(data))
-
-
-_error_reply: Callable[[str], Exception] = DefaultParser.parse_error
+        parser.feed(data)

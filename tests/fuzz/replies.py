@@ -2,13 +2,12 @@
 
 import contextlib
 
-import hiredis
 import trio
-from redis.connection import DefaultParser
 
 from broker.link.address import Address
-from broker.link.dial import NOT_YET, Dialled
+from broker.link.dial import Dialled
 from broker.link.errors import LinkDown
+from broker.link.parser import Parser
 from broker.link.slots import CallSlot
 from broker.link.subscriptions import SubscriptionLink
 from tests.fuzz.target import Outcome, Target, pieces
@@ -55,8 +54,7 @@ async def _serve(given: list[bytes]) -> tuple[int, tuple[str, ...], str]:
     async def read() -> bytes:
         return waiting.pop() if waiting else b""
 
-    parser = hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=NOT_YET)
-    connection = link._connect(Dialled(Sink(), read, lambda: None, parser, {}))
+    connection = link._connect(Dialled(Sink(), read, lambda: None, Parser(), {}))
     link._collect(connection)  # the subscriptions come first
     slots = [CallSlot() for _ in range(CALLS)]
     for slot in slots:
@@ -100,11 +98,11 @@ CORPUS = (
     CONFIRM + RESP3 + b"~2\r\n:1\r\n:2\r\n(12345678901234567890\r\n=7\r\ntxt:abc\r\n",
     CONFIRM + b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n" + REPLIES,
 )
-# What Redis says of the length of an array is believed: hiredis sets aside room for all of it at once.
 WORDS = (
     b"\r\n", b"*", b"$", b">", b"%", b"~", b"|", b"-", b"+", b":", b"_", b"#", b",", b"(", b"!", b"=",
     b"$-1\r\n", b"*-1\r\n", b"*0\r\n",
     b">0\r\n", b"%0\r\n", b"*1\r\n" * 12, b">1\r\n" * 10, b"$1000000\r\n",
+    b"*2000000000\r\n", b"%9999999\r\n", b"\r\n>10000000\r\n",
     b"$9223372036854775807\r\n",
     MESSAGE, PMESSAGE, TIME, b">1\r\n$7\r\nmessage\r\n", b"-ERR\r\n", b"-\r\n", b",inf\r\n", b",nan\r\n",
     b"#x\r\n", b"|1\r\n+a\r\n+b\r\n",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 
-import hiredis
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis.connection import DefaultParser
 from redis.exceptions import RedisError
 
 from broker.link.connection import Connection
-from broker.link.dial import NOT_YET, READ_SIZE, Dialled
+from broker.link.dial import READ_SIZE, Dialled
+from broker.link.parser import Parser
 from broker.link.slots import CallSlot
 
 Item = tuple[str, bytes]
@@ -44,7 +43,7 @@ class Harness:
                 stream=ours,
                 read=lambda: ours.receive_some(READ_SIZE),
                 close=ours.receive_stream.close,
-                parser=hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=NOT_YET),
+                parser=Parser(),
                 hello={},
             ),
             on_push=self._on_push,
