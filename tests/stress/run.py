@@ -214,6 +214,9 @@ class _Acts:
                 world.place.address, f"/ws/?token={world.good_token}", tls=world.place.tls, patience=self.plan.patience
             )
             await witness.send(b'{"type":"subscribe","channel":"workflow:flood"}')
+            await (
+                witness.receive()
+            )  # the channel has subscribers already: what is published before the answer passes it by
             seen = 0
             with trio.move_on_after(self.plan.patience):
                 for stage in range(1, FLOODS + 1):
