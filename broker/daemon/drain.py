@@ -32,7 +32,8 @@ async def drain(broker: Broker, handover: Handover) -> int:
 
     Event sockets are closed in random order over a part of the drain window, so that their clients, which wait without
     jitter, do not all come back in the same instant. Accepting goes on meanwhile: nobody is refused. Then the control
-    sessions are handed over to the next process, if there is a way; the others are closed.
+    sessions are handed over to the next process, if there is a way; the others are closed. Whoever was accepted before
+    and becomes a session after that is told the same.
 
     Returns how many were handed over; their tasks still exist, and there is nothing left for them to do.
     """
@@ -43,10 +44,10 @@ async def drain(broker: Broker, handover: Handover) -> int:
     door.stop_accepting()
     with trio.move_on_after(SETTLE_SECONDS):
         await door.settled()
-    await _let_all_go(door.peers(Kind.EVENTS))
+    await _let_all_go(door.send_away(Kind.EVENTS))
     with trio.CancelScope(shield=True):  # bounded by itself; an agent that is cut off never comes back
         handed_over = await handover.hand_over(door.peers(Kind.CONTROL))
-    await _let_all_go(door.peers(Kind.CONTROL))
+    await _let_all_go(door.send_away(Kind.CONTROL))
     return handed_over
 
 

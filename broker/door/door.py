@@ -81,6 +81,14 @@ class Door:
         self.state.draining = True
         self._accepting.cancel()
 
+    def send_away(self, kind: Kind) -> list[Peer]:
+        """Close each session of this kind that opens from now on with 1012 at once; returns those that are open now.
+
+        On a busy machine a handshake may end long after everybody has been told.
+        """
+        self.state.sent_away.add(kind)
+        return self.peers(kind)
+
     async def settled(self) -> None:
         """Wait until nobody is between accept and session any more."""
         await self.state.gate.wait_empty()

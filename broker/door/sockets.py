@@ -129,7 +129,10 @@ async def _serve_admitted(
                 arrival.leave()
                 state.enter(admitted.kind, opened)
                 try:
-                    await admitted.session(opened)
+                    if admitted.kind in state.sent_away:
+                        opened.close_soon(CloseCode.RESTARTING, "restarting")
+                    else:
+                        await admitted.session(opened)
                 finally:
                     state.leave(admitted.kind, opened)
         finally:

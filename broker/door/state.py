@@ -43,6 +43,7 @@ class DoorState:
         sessions: the open peers of each kind.
         conversations: the connections that speak HTTP.
         draining: newcomers are told to go elsewhere, where that does no harm.
+        sent_away: kinds of session that nobody may begin any more; see `Door.send_away`.
         say: a log that does not repeat itself.
     """
 
@@ -53,6 +54,7 @@ class DoorState:
         self.sessions: dict[Kind, set[Peer]] = {kind: set() for kind in Kind}
         self.conversations: set[Conversation] = set()
         self.draining = False
+        self.sent_away: set[Kind] = set()
         self.tls: ssl.SSLContext | None = None
         self._fixed_bounds = bounds
         self.bounds = bounds or HttpBounds.of(services.config)

@@ -278,6 +278,25 @@ async def test_stop_accepting(site: Site) -> None:
             assert site.services.counters.accepted == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "kind"), [(b"/ws/?token=nr_live_good", Kind.EVENTS), (b"/ws/control/acme", Kind.CONTROL)]
+)
+async def test_late_session(site: Site, target: bytes, kind: Kind) -> None:
+    """Whoever becomes a session after everybody was sent away is told 1012, too, and no session begins."""
+    async with await site.raw() as late:
+        await late.send(b"GET " + target + b" HTTP/1.1\r\nX-API-Key: nr_live_good\r\n")
+        while not site.door.state.conversations:
+            await trio.lowlevel.checkpoint()
+        site.door.stop_accepting()
+        assert site.door.send_away(kind) == []
+        await late.send(UPGRADE + b"\r\n")
+        assert (await late.reply()).status == 101
+        assert await late.read_exactly(14) == b"\x88\x0c\x03\xf4restarting"
+        await late.send(b"\x88\x82\0\0\0\0\x03\xf4")
+        assert await late.read_to_end() == b""
+    assert site.services.counters.closed == {1012: 1}
+
+
 async def test_reconfigure(site: Site) -> None:
     """New limits hold for those that come after; who is there stays."""
     clients = [await site.websocket(EVENTS) for _ in range(2)]
