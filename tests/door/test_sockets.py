@@ -294,6 +294,7 @@ async def test_late_session(site: Site, target: bytes, kind: Kind) -> None:
         assert await late.read_exactly(14) == b"\x88\x0c\x03\xf4restarting"
         await late.send(b"\x88\x82\0\0\0\0\x03\xf4")
         assert await late.read_to_end() == b""
+    await site.door.closed.wait()
     assert site.services.counters.closed == {1012: 1}
 
 
