@@ -56,7 +56,7 @@ async def run_control_session(
     )
     try:
         async with trio.open_nursery() as session:
-            session.start_soon(peer.run_writer)
+            peer.start(session)
             session.start_soon(run_heartbeat, member, services)
             session.start_soon(run_courier, member, room, services)
             await read(member, services)

@@ -45,7 +45,7 @@ def admit_echo(request: Request, services: DoorServices, slots: Slots) -> Admitt
 
 async def _run_echo_session(peer: Peer) -> None:
     async with trio.open_nursery() as tasks:
-        tasks.start_soon(peer.run_writer)
+        peer.start(tasks)
         await _echo(peer)
         tasks.cancel_scope.cancel()
 

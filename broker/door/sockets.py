@@ -15,7 +15,8 @@ from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
 from broker.http.answer import refusal
 from broker.http.request import Request
-from broker.wire.peer import Peer, open_peer
+from broker.wire.opening import open_peer
+from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire
 from protocol.codes import CloseCode, ErrorCode
 from protocol.deflate import Deflate, agree_on

@@ -33,7 +33,7 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
     unwatch = services.keys.watch(key, session.on_key_change)
     try:
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(peer.outbox.run_writer)
+            peer.start(tasks)
             tasks.start_soon(session.beat)
             tasks.start_soon(session.subscriptions.run)
             await session.read()

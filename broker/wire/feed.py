@@ -6,24 +6,15 @@ from collections.abc import Callable
 import trio
 
 from broker.wire.bucket import TokenBucket
-from broker.wire.doorbell import Doorbell
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
 
-_MADE_UP_REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-
 
 class Feed(trio.abc.Stream):
-    """Between a wire and trio-websocket, which is given a made-up upgrade request first and whose 101 is swallowed.
-
-    The door has checked and answered the real upgrade: nothing that a stranger wrote in a request head reaches the
-    library, and a connection that another process began is taken up in the very same way.
+    """Between a wire and trio-websocket, which begins with a connection that is open.
 
     The library does not know permessage-deflate either. With an inflater it need not: compressed messages reach it as
     plain ones, and compressed frames on the way out are none of its business.
@@ -35,8 +26,8 @@ class Feed(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_accepted", "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation",
-        "_outbox", "_pause", "_pausing_since", "_stage", "_violation", "ended", "eof", "on_flood", "patience",
+        "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation",
+        "_outbox", "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "patience",
         "scanner", "wire",
     )  # fmt: skip
 
@@ -55,8 +46,6 @@ class Feed(trio.abc.Stream):
         self.ended = self.eof = False
         self._outbox = outbox
         self._on_violation = on_violation
-        self._accepted = Doorbell()
-        self._stage = 0
         self._violation: ProtocolError | None = None
         self._allowance: TokenBucket | None = None
         self._max_fragments = max_fragments
@@ -69,12 +58,7 @@ class Feed(trio.abc.Stream):
         self.on_flood: Callable[[], None] | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the made-up request, then what the peer sends, for as long as it keeps to the limits."""
-        if self._stage == 0:
-            self._stage = 1
-            return _MADE_UP_REQUEST
-        if self._stage == 1:
-            await self._accepted.wait()  # the library drops frames that it reads before it has sent its 101
+        """Return what the peer sends, for as long as it keeps to the limits."""
         if self._inflater is None:
             return await self._receive_checked(max_bytes)
         while True:
@@ -132,6 +116,18 @@ class Feed(trio.abc.Stream):
         await trio.sleep(self._pause)
         self._pause = 0.0
 
+    async def read_to_the_end(self) -> None:
+        """Read, for nobody, until the peer's close frame, the end of the stream or an offence.
+
+        Raises:
+            WireBroken: the connection was reset.
+        """
+        while not (self.scanner.closed or self.eof or self.stopped):
+            try:
+                await self._receive_checked(None)
+            except trio.BrokenResourceError as error:
+                raise WireBroken(str(error)) from None
+
     def untie(self) -> None:
         """Forget who was to be told of what; the connection is over."""
         self._on_violation = _ignore
@@ -148,14 +144,11 @@ class Feed(trio.abc.Stream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Pass the library's frames through the gate; its answer to the made-up request goes nowhere.
+        """Pass the library's frames through the gate.
 
         No checkpoint: the library takes a lock around this, which is one.
         """
-        if self._stage == 1:
-            self._stage = 2
-            self._accepted.ring()
-        elif data:
+        if data:
             self._outbox.send_library(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -132,6 +132,11 @@ class Outbox(_Hot):
             return True
         return False
 
+    def begin(self, answer: bytes) -> None:
+        """Write what comes before all frames; the outbox is dead if the peer has gone."""
+        self.send(answer, 0)
+        self.bytes = 0
+
     def send_library(self, data: bytes) -> None:
         """Deliver what the WebSocket library wants to write: a pong, or its answer to a close, which seals the gate."""
         if self.sealed or self.dead:

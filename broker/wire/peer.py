@@ -4,11 +4,11 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 import attrs
 import trio
 import trio_websocket
+import wsproto.connection
 
 from broker.wire.feed import Feed
 from broker.wire.outbox import Outbox
@@ -97,7 +97,6 @@ class Peer:
         self,
         wire: PlainWire,
         limits: PeerLimits,
-        scope: trio.CancelScope,
         remote: str | None = None,
         deflate: Deflate | None = None,
     ) -> None:
@@ -115,7 +114,7 @@ class Peer:
         self.handed_over = False
         self._received = 0
         self._limits = limits
-        self._scope = scope
+        self._scope: trio.CancelScope | None = None
         compressed = deflate is not None
         scanner = FrameScanner(limits.max_message_bytes, limits.max_fragments, compressed=compressed)
         inflater = None
@@ -246,19 +245,34 @@ class Peer:
         """Wait until nothing is pending or the connection is dead."""
         await self.outbox.drained()
 
-    async def run_writer(self) -> None:
-        """Drain the outbox whenever the direct path could not; the body of the session's writer task."""
-        await self.outbox.run_writer()
+    def start(self, session: trio.Nursery) -> None:
+        """Start the connection's own tasks in the nursery of its session: the writer, and the WebSocket library.
 
-    async def start(self, nursery: trio.Nursery) -> None:
-        """Start the WebSocket library on this connection."""
-        request = await trio_websocket.wrap_server_stream(
-            nursery, self._feed, max_message_size=self._limits.max_message_bytes
+        From now on the nursery is cancelled when the connection is dead, and `close_timeout` after a close frame has
+        passed.
+
+        The library begins with a connection that is open. The door has checked and answered the upgrade: nothing that a
+        stranger wrote in a request head reaches the library, and a connection that another process began is taken up in
+        the very same way. The library offers only ways in that read a request themselves, so its reader is started here
+        as they would start it.
+        """
+        opened = wsproto.connection.Connection(wsproto.connection.SERVER)
+        self._websocket = trio_websocket.WebSocketConnection(
+            self._feed,
+            opened,  # type: ignore[arg-type]  # what a WSConnection passes everything on to once it is open
+            max_message_size=self._limits.max_message_bytes,
         )
-        self._websocket = await request.accept()
+        self._scope = session.cancel_scope
+        session.start_soon(self._websocket._reader_task)
+        session.start_soon(self.outbox.run_writer)
+        if self.closing:
+            self._start_deadline()
 
     async def finish(self) -> None:
-        """End the connection in order: flush, answer a protocol error, say goodbye. When cancelled: at once."""
+        """End the connection in order: flush, answer a protocol error, say goodbye. When cancelled: at once.
+
+        The session's nursery is over by now; nobody reads or writes here but this.
+        """
         if self.handed_over:
             self.wire.close()
             return
@@ -266,10 +280,11 @@ class Peer:
         if not self.closing and not self._feed.eof:
             if self.close_code in _PROTOCOL_ERRORS:  # the library has met one and told us the code, not the peer
                 self.closed_by = "us"
+                self._feed.ended = True
                 outbox.close(self.close_code, self.close_reason)
             elif not self._feed.ended:
                 self.close_soon(CloseCode.GOING_AWAY)
-        hurried = trio.current_effective_deadline() == -math.inf
+        hurried = trio.current_effective_deadline() == -math.inf or self._is_overdue
         with trio.move_on_after(0 if hurried else self._limits.close_timeout, shield=True):
             try:
                 await self._flush_and_await_end()
@@ -285,8 +300,8 @@ class Peer:
         await self.outbox.drain()
         if self.outbox.dead or self._feed.eof:
             return
-        if not (self._feed.ended or self._feed.stopped) and self._websocket is not None:
-            await self._websocket.aclose()  # reads on, and ends with the peer's close frame or the end of the stream
+        if not self._feed.ended:
+            await self._feed.read_to_the_end()
         farewell = self.wire.farewell()
         if farewell:
             await self.wire.send_raw(farewell)
@@ -301,6 +316,10 @@ class Peer:
             while seen < _LINGER_BYTES and (data := await self.wire.receive_raw(65536)):
                 seen += len(data)
 
+    @property
+    def _is_overdue(self) -> bool:
+        return self._scope is not None and self._scope.deadline <= trio.current_time()
+
     def untie(self) -> None:
         """Let the parts go of each other, so that they are freed with the last reference; nothing can be done after."""
         self.outbox.untie()
@@ -310,12 +329,15 @@ class Peer:
             self._websocket = None
 
     def _start_deadline(self) -> None:
+        if self.outbox.too_slow:
+            self._note("us", CloseCode.OVERLOADED, "too slow")
+        scope = self._scope
+        if scope is None:
+            return
         if self.outbox.dead:
-            self._scope.cancel()
+            scope.cancel()
         else:
-            if self.outbox.too_slow:
-                self._note("us", CloseCode.OVERLOADED, "too slow")
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._limits.close_timeout)
+            scope.deadline = min(scope.deadline, trio.current_time() + self._limits.close_timeout)
 
     def _note(self, who: str, code: int, reason: str) -> None:
         if not self.closed_by:
@@ -327,74 +349,3 @@ class Peer:
     def _on_violation(self, error: ProtocolError) -> None:
         code = CloseCode.PROTOCOL_ERROR if error.code == ErrorCode.INVALID_FRAME else CloseCode.TOO_BIG
         self.close_soon(code, error.message)
-
-
-class open_peer:  # noqa: N801  it reads as the function that it stands for
-    """Turn a wire into a WebSocket peer for the length of an `async with`; at its end the connection is closed.
-
-    A class, because a suspended generator with its manager would weigh a kilobyte for as long as the connection lives.
-
-    Args:
-        wire: bytes that came behind the request head must have been given back with `unread`.
-        answer: the 101 response, b"" for a connection that is open already.
-        limits: the bounds of this connection.
-        remote: the peer's address if a trusted proxy told a better one.
-        deflate: what the answer agrees on about compression; see `Outbox.window` for the way out.
-
-    Raises:
-        WireBroken: the connection went before the WebSocket was open.
-    """
-
-    __slots__ = ("_answer", "_deflate", "_limits", "_manager", "_nursery", "_peer", "_remote", "_wire")
-
-    def __init__(
-        self,
-        wire: PlainWire,
-        answer: bytes,
-        limits: PeerLimits,
-        *,
-        remote: str | None = None,
-        deflate: Deflate | None = None,
-    ) -> None:
-        self._wire = wire
-        self._answer = answer
-        self._limits = limits
-        self._remote = remote
-        self._deflate = deflate
-
-    async def __aenter__(self) -> Peer:
-        try:
-            if self._answer:
-                await self._wire.send_all(self._answer)
-            self._manager = trio.open_nursery()
-            self._nursery = await self._manager.__aenter__()
-            self._peer = Peer(self._wire, self._limits, self._nursery.cancel_scope, self._remote, self._deflate)
-            try:
-                await self._peer.start(self._nursery)
-            except BaseException as error:
-                self._nursery.cancel_scope.cancel()
-                await self._manager.__aexit__(type(error), error, error.__traceback__)
-                raise
-        except BaseException:
-            self._wire.close()
-            raise
-        return self._peer
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if isinstance(error, Exception):
-            self._peer.close_soon(CloseCode.INTERNAL, "internal error")
-        try:
-            try:
-                await self._peer.finish()
-            finally:
-                self._nursery.cancel_scope.cancel()
-        except BaseException as other:  # noqa: BLE001  the nursery raises it again, with what its tasks have raised
-            kind, error, traceback = type(other), other, other.__traceback__
-        try:
-            return bool(await self._manager.__aexit__(kind, error, traceback))
-        finally:
-            self._wire.close()
-            self._peer.untie()
-            del error, traceback

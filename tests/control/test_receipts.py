@@ -95,9 +95,16 @@ async def test_never_acknowledged(valkey: Valkey) -> None:
             found = await only_session(valkey, message_id, Delivery.CONFIRMED)
             assert found.diagnosis is not None
             assert found.diagnosis.startswith("clock is off by -100")
-            message_id = publisher(valkey).kill(ORG, "wf").message_id
-            await client.receive()
-        await only_session(valkey, message_id, Delivery.GONE)
+
+
+async def test_gone_before_it_acknowledged(broker: Broker, valkey: Valkey) -> None:
+    """A session that ends owing an ack is gone, as far as anybody knows."""
+    api_key, _ = add_key(valkey, "wf")
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        message_id = publisher(valkey).kill(ORG, "wf").message_id
+        await client.receive()
+    await only_session(valkey, message_id, Delivery.GONE)
 
 
 async def test_overdue_is_explained_at_once(valkey: Valkey) -> None:

@@ -42,7 +42,7 @@ async def own(moved: list[Moved], heard: list[str], says: list[bytes], ready: tr
         if state is not None:
             peer.take_up(state)
         async with trio.open_nursery() as session:
-            session.start_soon(peer.run_writer)
+            peer.start(session)
             session.start_soon(hear, peer, heard)
             for frame in says:
                 peer.send(frame)
@@ -111,11 +111,10 @@ async def test_a_client_that_does_not_read(sizes: list[int], turns: int) -> None
             await own(moved, heard, [text_frame(text.encode()) for text in texts], ready)
         raw, state = moved[-1]
         assert state is not None
-        async with trio.open_nursery() as nursery:
-            wire = PlainWire(raw)
-            async with open_peer(wire, b"", LIMITS) as peer:
-                peer.take_up(state)
-                nursery.start_soon(peer.run_writer)
+        async with open_peer(PlainWire(raw), b"", LIMITS) as peer:
+            peer.take_up(state)
+            async with trio.open_nursery() as nursery:
+                peer.start(nursery)
                 got: list[str] = []
                 reader = Connection(wsproto.ConnectionType.CLIENT)
                 part = ""

@@ -92,7 +92,7 @@ class Application:
         if self.crash:
             raise RuntimeError("a bug")
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(peer.run_writer)
+            peer.start(tasks)
             peer.send(text_frame(greeting.encode()))
             while True:
                 try:

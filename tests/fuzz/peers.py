@@ -5,7 +5,8 @@ import socket
 
 import trio
 
-from broker.wire.peer import Peer, PeerClosed, PeerLimits, open_peer
+from broker.wire.opening import open_peer
+from broker.wire.peer import Peer, PeerClosed, PeerLimits
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.deflate import Deflate
 from tests.fuzz.frames import CORPUS, WORDS
@@ -29,9 +30,10 @@ async def run(data: bytes) -> Outcome:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_other_side, stream, b"".join(parts[half:]))
             with contextlib.suppress(WireBroken):
-                async with open_peer(wire, ANSWER, LIMITS, deflate=deflate) as peer:
-                    nursery.start_soon(peer.run_writer)
+                async with open_peer(wire, ANSWER, LIMITS, deflate=deflate) as peer, trio.open_nursery() as session:
+                    peer.start(session)
                     await _echo(peer, outcome)
+                    session.cancel_scope.cancel()
                 outcome.append((peer.close_code, peer.closed_by))
                 peer.untie()
             nursery.cancel_scope.cancel()

@@ -62,7 +62,7 @@ async def serving(
             async with open_peer(wire, switching_protocols(found[1].decode()), limits) as peer:
                 served.peer = peer
                 async with trio.open_nursery() as tasks:
-                    tasks.start_soon(peer.run_writer)
+                    peer.start(tasks)
                     await handler(peer)
                     tasks.cancel_scope.cancel()
             served.done.set()

@@ -27,7 +27,7 @@ def uncollected() -> Iterator[None]:
 async def talk(peer: Peer) -> None:
     """Serve a session that echoes."""
     async with trio.open_nursery() as tasks:
-        tasks.start_soon(peer.run_writer)
+        peer.start(tasks)
         try:
             while True:
                 message = await peer.receive()
