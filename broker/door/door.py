@@ -51,15 +51,18 @@ class Door:
             listeners: as `listen` makes them, or inherited; they are not closed here.
             task_status: is started once connections are accepted.
         """
-        async with trio.open_nursery() as connections:
-            self._connections = connections
-            take = partial(self._take, connections)
-            with self._accepting:
-                async with trio.open_nursery() as acceptors:
-                    for listener in listeners:
-                        acceptors.start_soon(self._accept, listener, take)
-                    task_status.started()
-            self.state.end_idle()
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self.state.turnstile.run)
+            async with trio.open_nursery() as connections:
+                self._connections = connections
+                take = partial(self._take, connections)
+                with self._accepting:
+                    async with trio.open_nursery() as acceptors:
+                        for listener in listeners:
+                            acceptors.start_soon(self._accept, listener, take)
+                        task_status.started()
+                self.state.end_idle()
+            helpers.cancel_scope.cancel()
         self.closed.set()
 
     def peers(self, kind: Kind) -> list[Peer]:

@@ -40,7 +40,9 @@ class TrustedProxies:
     def peer(self, remote: str) -> ClientAddress:
         """Return the address of a connection; a proxy's own is not counted."""
         address = ClientAddress.of(remote)
-        return attrs.evolve(address, countable=address.countable and not self.trusts(remote))
+        if address.countable and self.trusts(remote):
+            return attrs.evolve(address, countable=False)
+        return address
 
     def disbelieves(self, peer: ClientAddress, request: Request) -> bool:
         """Whether a request names a client, but comes from nobody who is trusted: an attacker, or a forgotten proxy."""

@@ -79,6 +79,12 @@ ROUTES = (
 )
 
 
+_ROUTES_BY_LENGTH = {
+    length: tuple(route for route in ROUTES if len(route.pattern) == length)
+    for length in {len(route.pattern) for route in ROUTES}
+}
+
+
 def find_route(request: Request) -> Match:
     """Return what a request is for.
 
@@ -86,7 +92,7 @@ def find_route(request: Request) -> Match:
         Refused: 404 for a path that is none, or an upgrade where there is no WebSocket; 405 with Allow for another
             method; 426 with Upgrade for a WebSocket's path without an upgrade.
     """
-    for route in ROUTES:
+    for route in _ROUTES_BY_LENGTH.get(len(request.segments), ()):
         names = match_path(route.pattern, request.segments)
         if names is None:
             continue

@@ -14,6 +14,7 @@ from broker.door.pace import Pace
 from broker.door.proxies import TrustedProxies
 from broker.door.services import DoorServices
 from broker.door.slots import Slots
+from broker.door.turnstile import Turnstile
 from broker.http.bounds import HttpBounds
 from broker.http.conversation import Conversation
 from broker.http.gate import Gate
@@ -38,6 +39,7 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
+        turnstile: what event upgrades pass, and control upgrades do not.
         guard: hears of wrong credentials.
         ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
@@ -62,6 +64,7 @@ class DoorState:
         self.gate = Gate(self.bounds.max_handshakes)
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
+        self.turnstile = Turnstile()
         self.guard = Guard(services)
         self.ticket_pace = Pace(limits.tickets_per_second)
         self.request_pace = Pace(limits.requests_per_second)

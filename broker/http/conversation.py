@@ -30,6 +30,9 @@ class ByteWire(Protocol):
     async def receive_some(self, max_bytes: int = ...) -> bytes:
         """Return the next bytes, b"" at the end; raises WireBroken."""
 
+    def receive_nowait(self, max_bytes: int = ...) -> bytes:
+        """Return the bytes that are there, b"" at the end; raises trio.WouldBlock, WireBroken."""
+
     async def send_all(self, data: bytes) -> None:
         """Write all; raises WireBroken."""
 
@@ -87,6 +90,8 @@ class Conversation:
             first_deadline = await self._await_next()
         self._requests += 1
         self._head_only = False  # of the request that is to come, should it not even parse
+        if self._requests == 1 and (request := self._first_at_once()):
+            return request
         with trio.move_on_at(first_deadline):
             return await self._first() if self._requests == 1 else self._understand(await self._head())
         if not self._begun:
@@ -155,13 +160,28 @@ class Conversation:
                 self._parser.next_event()
         return self._parser
 
+    def _first_at_once(self) -> Request | None:
+        """Take the first head without waiting if it has come with the connection, as it nearly always has."""
+        try:
+            data = self._wire.receive_nowait(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+        except trio.WouldBlock:
+            return None
+        return self._take_first(data)
+
     async def _first(self) -> Request:
-        data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+        if self._parser is None:
+            data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+            if request := self._take_first(data):
+                return request
+        return self._understand(await self._head())
+
+    def _take_first(self, data: bytes) -> Request | None:
+        """Return the upgrade that a client has begun with; whatever else it is, or the end, is for the parser."""
         self._begun = bool(data)
         head = read_plain_upgrade(data)
         if head is None:
             self._give(data)
-            return self._understand(await self._head())
+            return None
         self._plain, self._plain_size = data, head.size
         return parse_request(b"GET", head.target, head.headers)
 

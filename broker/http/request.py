@@ -1,7 +1,6 @@
 """An HTTP request as it is understood here: what h11 parsed, checked and taken apart."""
 
 import re
-from functools import cached_property
 from urllib.parse import parse_qsl, unquote
 
 import attrs
@@ -20,7 +19,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://[^/?]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Request:
     """One request head.
 
@@ -55,22 +54,22 @@ class Request:
         """Return the first value of a query parameter, None when it is absent."""
         return next((value for given, value in self.query if given == name), None)
 
-    @cached_property
+    @property
     def path(self) -> str:
         """The path for logs: decoded, without the query, which may hold a credential."""
         return "/" + "/".join(self.segments)
 
-    @cached_property
+    @property
     def content_length(self) -> int | None:
         """The declared length of the body, None when it is not declared; h11 has checked that it is one number."""
         return next((int(value) for name, value in self.headers if name == b"content-length"), None)
 
-    @cached_property
+    @property
     def has_body(self) -> bool:
         """Whether a body follows the head (RFC 9112 section 6.3)."""
         return bool(self.content_length) or any(name == b"transfer-encoding" for name, _ in self.headers)
 
-    @cached_property
+    @property
     def is_upgrade(self) -> bool:
         """Whether the client asks for a WebSocket (RFC 6455 section 4.1): an Upgrade header that names it."""
         return any(

@@ -136,17 +136,15 @@ class KeyCache:
         await self._watches.run(task_status)
 
     async def lookup_hash(self, key_hash: str) -> KeyRecord | None:
-        """Return the record of the key whose SHA-256 hex this is; see `lookup`."""
+        """Return the record of the key whose SHA-256 hex this is, at once if it is known; see `lookup`."""
         while True:
             now = trio.current_time()
             known = self._known.get(key_hash)
             if known is not None and now - known.confirmed_at < FRESH_SECONDS:
                 self._counters.key_cache_hits += 1
-                await trio.lowlevel.checkpoint()
                 return known.record
             if self._unknown.get(key_hash, 0.0) > now:
                 self._counters.key_cache_hits += 1
-                await trio.lowlevel.checkpoint()
                 return None
             flight = self._flights.get(key_hash)
             if flight is None:

@@ -42,7 +42,6 @@ def configure(level: str = "info", format: str = "auto", stream: IO[str] | None 
     as_json = format == "json" or (format == "auto" and (journal or not out.isatty()))
     sink = Sink(out, _lines_lost(as_json, journal))
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True)
         if as_json
@@ -73,13 +72,20 @@ def _rendering(as_json: bool, colors: bool) -> list[Processor]:
         return [
             structlog.processors.format_exc_info,
             redact_event,
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            structlog.processors.JSONRenderer(_as_json),
         ]
     return [
         structlog.processors.format_exc_info,
         redact_event,
         structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0),
     ]
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+def _as_json(event: EventDict, **_: object) -> str:
+    return _encode(event)
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

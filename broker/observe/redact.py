@@ -1,6 +1,7 @@
 """Taking secrets out of whatever is about to be shown."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "[redacted]"
@@ -56,6 +57,7 @@ def redact(value: Any, depth: int = 4) -> Any:
     return value
 
 
+@lru_cache(maxsize=1024)
 def is_secret_field(name: object) -> bool:
     """Tell whether a field of this name holds a secret, whatever its value looks like."""
     return isinstance(name, str) and name.lower() in _SECRET_FIELDS

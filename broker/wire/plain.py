@@ -77,6 +77,23 @@ class PlainWire:
         self.last_heard = trio.current_time()
         return data
 
+    def receive_nowait(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        """Return what has come already, b"" at the end of the stream.
+
+        Raises:
+            trio.WouldBlock: nothing has.
+            WireBroken: the connection was reset, or closed by us.
+        """
+        if self._unread:
+            data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
+            return data
+        try:
+            return self.raw.recv(max_bytes)
+        except (BlockingIOError, InterruptedError):
+            raise trio.WouldBlock from None
+        except OSError as error:
+            raise WireBroken(str(error)) from None
+
     async def receive_raw(self, max_bytes: int) -> bytes:
         """Return the next bytes off the socket itself, whatever was given back.
 

@@ -78,6 +78,12 @@ class TlsWire(PlainWire):
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
 
+    def receive_nowait(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        """Return only what was given back: what is encrypted may need an answer first."""
+        if self._unread:
+            return super().receive_nowait(max_bytes)
+        raise trio.WouldBlock
+
     async def send_all(self, data: bytes) -> None:
         """Encrypt and write all of `data`; see `PlainWire.send_all`."""
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -25,6 +25,14 @@ class MemoryWire:
 
     async def receive_some(self, max_bytes: int = 65536) -> bytes:
         await trio.sleep(self.pause)
+        return self._next(max_bytes)
+
+    def receive_nowait(self, max_bytes: int = 65536) -> bytes:
+        if self.pause:
+            raise trio.WouldBlock
+        return self._next(max_bytes)
+
+    def _next(self, max_bytes: int) -> bytes:
         if not self.pieces:
             return b""
         piece, self.pieces[0] = self.pieces[0][:max_bytes], self.pieces[0][max_bytes:]

@@ -1,0 +1,71 @@
+"""Event upgrades in a crowd: in order, a few at a time, and behind agents."""
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from broker.config import Config, Limits
+from broker.door import Kind
+from broker.door.turnstile import AT_ONCE, Turnstile
+from tests.door.conftest import Site
+
+HEAD = (
+    b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: nr_live_good\r\n\r\n"
+)
+CROWD = 30 * AT_ONCE
+
+
+async def test_a_few_at_a_time(nursery: trio.Nursery) -> None:
+    """All who wait get through in order, only so many in one pass of the loop."""
+    turnstile = Turnstile()
+    passed: list[int] = []
+
+    async def come(number: int) -> None:
+        await turnstile.take_turn()
+        passed.append(number)
+
+    async with trio.open_nursery() as crowd:
+        for number in range(CROWD):
+            crowd.start_soon(come, number)
+            await trio.testing.wait_all_tasks_blocked()
+        assert turnstile.waiting == CROWD
+        nursery.start_soon(turnstile.run)
+        before = 0
+        while len(passed) < CROWD:
+            await trio.lowlevel.checkpoint()
+            assert len(passed) <= before + 2 * AT_ONCE  # those of two passes: within one, the order is anything
+            before = len(passed)
+    passes = [sorted(passed[start : start + AT_ONCE]) for start in range(0, CROWD, AT_ONCE)]
+    assert passes == [list(range(start, start + AT_ONCE)) for start in range(0, CROWD, AT_ONCE)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_goes_is_forgotten(nursery: trio.Nursery) -> None:
+    """Whoever gives up while waiting keeps nobody else from passing."""
+    turnstile = Turnstile()
+    with trio.move_on_after(0):
+        await turnstile.take_turn()
+    assert turnstile.waiting == 0
+    nursery.start_soon(turnstile.run)
+    await turnstile.take_turn()
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_agent_behind_a_crowd(site: Site) -> None:
+    """An agent that comes last of a crowd, all at once, has its session before most of the browsers have theirs."""
+    clients = []
+    for target in [b"/ws/?token=nr_live_good"] * CROWD + [b"/ws/control/acme"]:
+        client = socket.create_connection(site.address)  # one step of the loop: they are all there when the door looks
+        client.sendall(b"GET " + target + HEAD)
+        clients.append(client)
+    while not site.door.peers(Kind.CONTROL):
+        await trio.lowlevel.checkpoint()
+    assert len(site.door.peers(Kind.EVENTS)) < CROWD / 2
+    while len(site.door.peers(Kind.EVENTS)) < CROWD:
+        await trio.lowlevel.checkpoint()
+    for client in clients:
+        client.close()
