@@ -1,13 +1,18 @@
 """Agents before browsers: when a crowd comes, event sockets are opened a few at a time."""
 
+import time
+
 import trio
 
 from broker.wire.doorbell import Doorbell
 
-__all__ = ["AT_ONCE", "Turnstile"]
+__all__ = ["AT_LEAST", "AT_ONCE", "Turnstile"]
 
-AT_ONCE = 16
-"""Event sockets opened before everybody else has a turn."""
+AT_ONCE = 4
+"""Event upgrades let through before everybody else has a turn."""
+
+AT_LEAST = 500.0
+"""Event upgrades let through in a second, however long a turn of all others is: about a quarter of the loop's time."""
 
 
 class Turnstile:
@@ -15,8 +20,8 @@ class Turnstile:
 
     Nobody can tell an agent from a browser before its request is read. Opening a session is the greater part of what
     a newcomer costs, and the agent in a crowd of browsers would wait for the sessions of all who came before it. Here
-    they wait, and those whose requests are still to be read come first; an agent does not pass here at all. Nobody is
-    kept for longer than it takes to open those before: every pass lets some through, whatever else there is to do.
+    they wait, and those whose requests are still to be read come first; an agent does not pass here at all. Who waits
+    is inside the gate, which is bounded, and nobody is kept for ever, whatever else there is to do.
     """
 
     def __init__(self) -> None:
@@ -37,6 +42,9 @@ class Turnstile:
         """Let through who waits, until cancelled."""
         while True:
             await self._bell.wait()
+            quota, began = AT_ONCE, time.perf_counter()
             while self._lot:
-                self._lot.unpark(count=AT_ONCE)
+                self._lot.unpark(count=quota)
                 await trio.lowlevel.checkpoint()
+                now = time.perf_counter()
+                quota, began = max(AT_ONCE, int((now - began) * AT_LEAST)), now
