@@ -1,5 +1,6 @@
 """An agent of a soak: it verifies every signature, insists on every version, and acknowledges."""
 
+import math
 import ssl
 import time
 
@@ -31,6 +32,7 @@ class Agent:
 
     Attributes:
         known: workflow -> the version and state that it acts upon.
+        opened: when it was last let in, on Trio's clock.
         connected: set while it has its snapshot.
     """
 
@@ -48,6 +50,7 @@ class Agent:
         self.name = name
         self.org = key.record.organization_id
         self.known: dict[str, tuple[int, str]] = {}
+        self.opened = math.inf
         self.connected = trio.Event()
         self._address = address
         self._key = key
@@ -84,6 +87,7 @@ class Agent:
                 await trio.sleep(0.5)
                 continue
             self._leaving = False
+            self.opened = trio.current_time()
             try:
                 async with trio.open_nursery() as session:
                     session.start_soon(self._ping, self._client)

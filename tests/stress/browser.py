@@ -1,5 +1,6 @@
 """A browser of a stress run: it comes back where it should, and insists on every number in between."""
 
+import math
 import random
 import ssl
 
@@ -32,6 +33,7 @@ class Browser:
     """One event socket with its channels.
 
     Attributes:
+        opened: when it was last let in, on Trio's clock.
         connected: set while all channels are subscribed to.
         ends: what ended it for good: a close code, or an HTTP status of a refusal.
         gone: it shall not come back.
@@ -40,6 +42,7 @@ class Browser:
     def __init__(self, name: str, place: Place, token: str, channels: tuple[str, ...], ledger: Ledger) -> None:
         self.name = name
         self.token = token
+        self.opened = math.inf
         self.connected = trio.Event()
         self.ends: int | None = None
         self.gone = False
@@ -58,7 +61,9 @@ class Browser:
                 client = self._client = await LeanClient.connect(
                     self._place.address, f"/ws/?token={self.token}", tls=self._place.tls, patience=self._place.patience
                 )
-                await self._serve(client)
+                self.opened = trio.current_time()
+                if not self.gone:  # it may have been told to go meanwhile
+                    await self._serve(client)
             except Refused as refused:
                 self._ledger.counts[f"browsers refused with {refused.status}"] += 1
                 if refused.status == 401:
@@ -90,13 +95,14 @@ class Browser:
         await self.cut()
 
     async def wander(self, times: int, dice: random.Random) -> None:
-        """Leave channels, and subscribe to them again."""
+        """Leave channels, and subscribe to them again; it is connected again once it has them all."""
         for _ in range(times):
             client, channel = self._client, dice.choice(self._channels)
-            if client is None or not self.connected.is_set():
+            if client is None:
                 return
             try:
                 self._live.discard(channel)
+                self.connected = trio.Event()
                 await client.send(orjson.dumps({"type": "unsubscribe", "channel": channel}))
                 await client.send(orjson.dumps({"type": "subscribe", "channel": channel}))
             except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import trio
 
 from tests.soak.ledger import Ledger
-from tests.stress.browser import Place
+from tests.stress.browser import PING, PONG, Place
 from tests.support.lean_client import LeanClient, Refused, client_frame
 from tests.support.raw_client import RawClient
 from tests.support.ws_client import Closed
 
-__all__ = ["MALFORMED", "Stalled", "bad_token", "half_open", "malformed", "slow_head"]
+__all__ = ["MALFORMED", "Stalled", "bad_token", "connect", "half_open", "malformed", "slow_head"]
 
 MALFORMED: Mapping[str, tuple[bytes, int]] = {
     "a frame without a mask": (b"\x81\x02hi", 1002),
@@ -30,7 +30,7 @@ MALFORMED: Mapping[str, tuple[bytes, int]] = {
 }
 
 
-async def _connect(place: Place, token: str) -> LeanClient:
+async def connect(place: Place, token: str) -> LeanClient:
     """Open an event socket, as soon as there is room for one."""
     while True:
         try:
@@ -46,7 +46,7 @@ async def _connect(place: Place, token: str) -> LeanClient:
 async def malformed(place: Place, token: str, what: str, ledger: Ledger) -> None:
     """Send it, and be closed with the very code."""
     data, code = MALFORMED[what]
-    client = await _connect(place, token)
+    client = await connect(place, token)
     try:
         with contextlib.suppress(trio.BrokenResourceError):
             await client.stream.send_all(data)
@@ -94,7 +94,7 @@ async def bad_token(place: Place, number: int, ledger: Ledger) -> None:
 
 async def half_open(place: Place, token: str, channel: str, ledger: Ledger) -> None:
     """Subscribe, never answer a ping, and be closed with 4408."""
-    client = await _connect(place, token)
+    client = await connect(place, token)
     try:
         await client.send(b'{"type":"subscribe","channel":"%b"}' % channel.encode())
         _expect(await _end_of(client, place.patience), 4408, "a peer that answers no ping", ledger)
@@ -103,33 +103,50 @@ async def half_open(place: Place, token: str, channel: str, ledger: Ledger) -> N
 
 
 class Stalled:
-    """A client that stops reading, until `wake`; it must then find that it was closed with 1013."""
+    """A client that reads until it is frozen, and then no more until it is woken; it must find that it was closed."""
 
-    def __init__(self, place: Place, token: str, channel: str, ledger: Ledger) -> None:
-        self.ready = trio.Event()
-        self.wake = trio.Event()
-        self._place, self._token, self._channel, self._ledger = place, token, channel, ledger
+    def __init__(self, place: Place, token: str, ledger: Ledger) -> None:
+        self._place, self._token, self._ledger = place, token, ledger
 
-    async def run(self) -> None:
-        """Subscribe, read nothing, and read to the end when woken."""
-        place = self._place
-        client = await _connect(place, self._token)
+    async def run(
+        self,
+        channel: str,
+        frozen: trio.Event,
+        wake: trio.Event,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Subscribe, answer pings until frozen, read nothing until woken, then to the end: a close with 1013.
+
+        It is started with how many bytes its kernel keeps of what it does not read.
+        """
+        client = await connect(self._place, self._token)
         try:
-            await client.send(b'{"type":"subscribe","channel":"%b"}' % self._channel.encode())
+            await client.send(b'{"type":"subscribe","channel":"%b"}' % channel.encode())
             await client.receive()
-            _narrow(client)
-            self.ready.set()
-            await self.wake.wait()
-            _expect(await _end_of(client, place.patience), 1013, "a peer that does not read", self._ledger)
+            task_status.started(_narrow(client))
+            async with trio.open_nursery() as awake:
+                awake.start_soon(_answer_pings, client)
+                await frozen.wait()
+                awake.cancel_scope.cancel()
+            await wake.wait()
+            _expect(await _end_of(client, self._place.patience), 1013, "a peer that does not read", self._ledger)
         finally:
             await client.kill()
 
 
-def _narrow(client: LeanClient) -> None:
-    """Have the kernel keep little of what is not read; it would take tens of megabytes."""
+async def _answer_pings(client: LeanClient) -> None:
+    while True:
+        for message in await client.receive():
+            if message == PING:
+                await client.send(PONG)
+
+
+def _narrow(client: LeanClient) -> int:
+    """Have the kernel keep little of what is not read, it would take tens of megabytes; return how much, in bytes."""
     stream = client.stream
     assert isinstance(stream, trio.SSLStream)
     stream.transport_stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262144)
+    return int(stream.transport_stream.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
 
 
 async def _end_of(client: LeanClient, patience: float) -> int:

@@ -13,9 +13,11 @@ class Plan:
 
     Attributes:
         browsers: event sockets; each watches two channels.
-        visitors: of these, those that leave as soon as everybody else is in.
-        agents: control sockets. `max_connections` is such that they only all fit once the visitors are gone.
+        visitors: of these, those that leave when everybody is in, and make room for others.
+        agents: control sockets.
+        late: agents, and browsers, that come when all places are taken; no more than there are visitors.
         browser_keys: API keys that the browsers share; one of them is revoked in a storm.
+        crowded: there are so many that a line forms at the door: agents must be in before half of the browsers are.
         channels: of all browsers.
         hostile: how many there are of each kind of broken or hostile client.
         half_open: how many never answer a ping.
@@ -33,7 +35,9 @@ class Plan:
     browsers: int = 1900
     visitors: int = 100
     agents: int = 100
+    late: int = 10
     browser_keys: int = 20
+    crowded: bool = True
     channels: int = 40
     hostile: int = 10
     half_open: int = 10
@@ -55,5 +59,5 @@ class Plan:
 
     @property
     def max_connections(self) -> int:
-        """Too few for everybody: a quarter of the visitors must go before the last one finds a place."""
-        return self.browsers + self.agents - self.visitors // 4
+        """Just enough for everybody, and for nobody else."""
+        return self.browsers + self.agents

@@ -11,7 +11,10 @@ from pathlib import Path
 import attrs
 import trio
 
-__all__ = ["BrokerProcess", "Held"]
+__all__ = ["CONFIG", "OUTBOX_BYTES", "BrokerProcess", "Held", "client_context"]
+
+OUTBOX_BYTES = 262144
+"""What may wait for one client."""
 
 CONFIG = """
 [server]
@@ -31,9 +34,9 @@ history = {{epic = {{size = 200, ttl = 300}}}}
 [limits]
 max_connections = {connections}
 max_publication_bytes = 131072
-outbox_bytes = 262144
+outbox_bytes = {outbox}
 handshake_timeout = {head}
-close_timeout = 20
+close_timeout = {patience}
 [admin]
 bind = "127.0.0.1:{admin}"
 [log]

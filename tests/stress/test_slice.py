@@ -6,9 +6,8 @@ from tests.stress.plan import Plan
 from tests.stress.run import stress
 
 SMALL = Plan(
-    browsers=50, visitors=12, agents=6, browser_keys=5, channels=12, hostile=2, half_open=0, wanderings=5, ping=60,
-    head=2, patience=60,
-    outage=0.1, drain=False, again=40,
+    browsers=60, visitors=20, agents=6, late=3, crowded=False, browser_keys=5, channels=12, hostile=2, half_open=0,
+    wanderings=5, ping=60, head=2, patience=60, outage=0.1, drain=False, again=40,
 )  # fmt: skip
 
 

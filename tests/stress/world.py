@@ -19,7 +19,7 @@ from tests.soak.ledger import Ledger
 from tests.soak.publishing import Newsroom, Operator
 from tests.stress.browser import Browser, Place
 from tests.stress.plan import Plan
-from tests.stress.process import CONFIG, BrokerProcess, client_context
+from tests.stress.process import CONFIG, OUTBOX_BYTES, BrokerProcess, client_context
 from tests.support.ports import free_port
 
 __all__ = ["World", "build_world"]
@@ -85,7 +85,7 @@ async def build_world(plan: Plan, seed: int) -> AsyncIterator[World]:
         await store.start()
         config = CONFIG.format(
             port=port, admin=admin, redis=redis_port, folder=folder, ping=plan.ping, pong=plan.pong, head=plan.head,
-            connections=plan.max_connections,
+            connections=plan.max_connections, outbox=OUTBOX_BYTES, patience=plan.patience,
         )  # fmt: skip
         broker = BrokerProcess(folder, config, port, admin)
         place = Place(("127.0.0.1", port), client_context(folder / "ca.pem"), plan.patience)
