@@ -240,10 +240,8 @@ class Metrics:
         yield counter("key_cache_hits", "API keys found in the cache.", count.key_cache_hits)
 
     def _loop(self) -> Iterator[Metric]:
-        yield histogram(
-            "loop_lag_seconds", "How late the event loop wakes a task, ten times a second.", self._lag.histogram
-        )
-        yield gauge("loop_lag_worst_seconds", "The worst of that in the last minute.", self._lag.worst)
+        yield histogram("loop_lag_seconds", "How long a pass of the event loop took.", self._lag.histogram)
+        yield gauge("loop_lag_worst_seconds", "The worst of that in the last minute.", self._lag.worst())
 
 
 class _Page(Collector):

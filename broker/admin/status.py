@@ -56,7 +56,7 @@ async def describe(services: AdminServices, lag: LoopLag) -> Mapping[str, object
         "redis": [_link(link) for link in services.links],
         "refused": count.refused,
         "closed": {str(code): times for code, times in count.closed.items()},
-        "loop": {"worst_lag": round(lag.worst, 4)},
+        "loop": {"worst_lag": round(lag.worst(), 4)},
     }
 
 

@@ -41,6 +41,7 @@ class Watches:
         self._expiries: list[tuple[int, str]] = []
         self._suspects: dict[str, None] = {}
         self._wake = trio.Event()
+        self._planned = trio.Event()
 
     def add(self, record: KeyRecord, callback: Callback, *, disputed: bool = False) -> Callable[[], None]:
         """Register `callback`; see `KeyCache.watch`. A disputed record is compared with the store at once."""
@@ -126,9 +127,13 @@ class Watches:
     def _plan_expiry(self, record: KeyRecord) -> None:
         if record.expires_at is not None:
             heapq.heappush(self._expiries, (record.expires_at, record.hash))
+            self._planned.set()
+            self._planned = trio.Event()
 
     async def _watch_expiries(self) -> None:
         while True:
+            if not self._expiries:
+                await self._planned.wait()
             await trio.sleep(0.5)  # wall clocks jump: a short look at the head of the heap is surer than one long sleep
             now = self._clock()
             while self._expiries and self._expiries[0][0] <= now:

@@ -24,7 +24,7 @@ class Sample:
         threads: of the process.
         cpu_percent: of one core.
         runqueue_percent: how much of the time its main thread was ready to run, and the machine had no core for it.
-        lag_p50_ms, lag_p99_ms: upper bounds of how late the loop woke; measured in buckets, ten times a second.
+        lag_p50_ms, lag_p99_ms: upper bounds of how long the passes of the loop took, in buckets.
         lag_mean_ms: its mean.
         viewers, agents: open sockets.
         subscriptions: of all viewers.
