@@ -55,7 +55,7 @@ class Roster:
         This is the innermost loop of the broker, and runs without the interpreter for as long as the kernel takes all.
         """
         taken: list[int] = []
-        writes = iter(self._writes[start:stop])
+        writes = iter(self._writes[start:stop] if start or stop < len(self._writes) else self._writes)
         while True:
             try:
                 taken.extend(map(call, writes, repeat(data)))

@@ -28,10 +28,12 @@ class TokenBucket:
     def grant(self, now: float, count: int = 1) -> int:
         """Take up to `count` tokens, as many as are there; returns how many."""
         self._refill(now)
-        granted = max(0, min(count, int(self._level)))
-        self._level -= granted
-        return granted
+        if self._level < count:
+            count = max(0, int(self._level))
+        self._level -= count
+        return count
 
     def _refill(self, now: float) -> None:
-        self._level = min(self.size, self._level + (now - self._seen) * self.rate)
+        level = self._level + (now - self._seen) * self.rate
+        self._level = min(self.size, level)
         self._seen = now
