@@ -25,8 +25,9 @@ async def abuse(stage: Stage) -> None:
     """Everything that is broken or means it, with browsers that come and go among their channels."""
     world, count = stage.world, stage.plan.hostile
     async with trio.open_nursery() as hostile:
-        for number in range(count):
+        for _ in range(stage.plan.slow_heads):
             hostile.start_soon(slow_head, world.place, stage.ledger)
+        for number in range(count):
             hostile.start_soon(bad_token, world.place, number, stage.ledger)
         for _ in range(stage.plan.half_open):
             hostile.start_soon(half_open, world.place, world.good_token, "workflow:0", stage.ledger)

@@ -20,6 +20,7 @@ class Plan:
         crowded: there are so many that a line forms at the door: agents must be in before half of the browsers are.
         channels: of all browsers.
         hostile: how many there are of each kind of broken or hostile client.
+        slow_heads: how many send their head a byte at a time, until `head` is over.
         half_open: how many never answer a ping.
         wanderings: how often a browser of those that churn subscribes and unsubscribes.
         ping: events.ping_interval, seconds.
@@ -40,6 +41,7 @@ class Plan:
     crowded: bool = True
     channels: int = 40
     hostile: int = 10
+    slow_heads: int = 10
     half_open: int = 10
     wanderings: int = 20
     ping: float = 5.0
