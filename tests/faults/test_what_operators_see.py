@@ -16,12 +16,12 @@ import trio
 from broker.store.drive import run_sync
 from broker.store.keys import add_key
 from tests.faults.agent import Agent
-from tests.faults.ports import free_port
 from tests.faults.process import BrokerChild
 from tests.faults.proxy import Proxy
 from tests.faults.store import Store
 from tests.faults.waiting import until
 from tests.faults.world import LAYOUT
+from tests.support.ports import free_port
 from tests.support.raw_client import RawClient
 
 ORG = "acme"

@@ -17,11 +17,11 @@ from broker.store.snapshot import Snapshot, read_snapshot
 from tests.faults.agent import Agent
 from tests.faults.browser import Browser
 from tests.faults.ledger import Ledger
-from tests.faults.ports import free_port
 from tests.faults.process import BrokerChild
 from tests.faults.proxy import Proxy
 from tests.faults.publishing import Newsroom, Operator
 from tests.faults.store import Store
+from tests.support.ports import free_port
 
 LAYOUT = Layout()
 ORGS = ("acme", "umbrella")
