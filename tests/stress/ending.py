@@ -12,7 +12,10 @@ from tests.support.lean_client import LeanClient
 
 __all__ = ["all_leave", "everybody_knows_everything", "no_leak", "nothing_is_left", "warm"]
 
-LOOK_AGAIN = 0.3
+LOOK_AGAIN = 0.2
+
+STEADY = 3
+"""Looks in a row that must see the same before it counts as what is held; a socket is counted out before it is closed."""
 
 
 async def warm(stage: Stage) -> Held:
@@ -107,14 +110,18 @@ async def _watch(stage: Stage, channel: str) -> LeanClient:
 
 
 async def _quiet(stage: Stage, wanted: Held | None = None) -> Held:
-    """Wait until nobody is connected, and what is held is what is wanted, or has stopped changing."""
+    """Wait until nobody is connected, and what is held is what is wanted, or stays the same for some looks."""
+    same = 0
     held = await stage.world.broker.held()
     with trio.move_on_after(stage.plan.patience):
         while True:
             await trio.sleep(LOOK_AGAIN)
             found = await stage.world.broker.held()
-            goal = held if wanted is None else wanted
-            if not (found.events + found.control + found.handshakes) and found.countable == goal.countable:
+            empty = not (found.events + found.control + found.handshakes)
+            if wanted is not None and empty and found.countable == wanted.countable:
+                return found
+            same = same + 1 if empty and found.countable == held.countable else 0
+            if wanted is None and same == STEADY:
                 return found
             held = found
     return held

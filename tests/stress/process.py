@@ -1,11 +1,11 @@
 """The broker of a stress run, and everything that can be asked of it from outside."""
 
+import http.client
 import json
 import signal
 import ssl
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import attrs
@@ -72,7 +72,9 @@ class BrokerProcess:
     def __init__(self, folder: Path, config: str, port: int, admin: int) -> None:
         self.log = folder / "broker.log"
         self._port = port
-        self._metrics = f"http://127.0.0.1:{admin}/metrics"
+        # One connection for all questions: it is among what is held, always, and not just sometimes for a moment.
+        self._admin = http.client.HTTPConnection("127.0.0.1", admin, timeout=60)
+        self._asking = trio.Lock()
         self._told = folder / "tasks"
         file = folder / "broker.toml"
         file.write_text(config)
@@ -96,22 +98,29 @@ class BrokerProcess:
 
     async def metrics(self) -> dict[str, float]:
         """Read its metrics: name with labels -> value."""
-        return await trio.to_thread.run_sync(self._read_metrics)
+        async with self._asking:
+            return await trio.to_thread.run_sync(self._read_metrics)
 
     def _read_metrics(self) -> dict[str, float]:
-        with urllib.request.urlopen(self._metrics, timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
+        try:
+            self._admin.request("GET", "/metrics")
+            answer = self._admin.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError):  # it was idle for too long
+            self._admin.close()
+            self._admin.request("GET", "/metrics")
+            answer = self._admin.getresponse()
+        lines = answer.read().decode().splitlines()
         pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in pairs}
 
     async def held(self) -> Held:
-        """Look at what it holds."""
+        """Look at what it holds, the connection that is asked through included."""
+        found = await self.metrics()
         self._told.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
         with trio.fail_after(60):
             while not self._told.exists():  # noqa: ASYNC110  it is about another process
                 await trio.sleep(0.01)
-        found = await self.metrics()
         proc = Path(f"/proc/{self.process.pid}")
         resident = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS"))
         return Held(
@@ -127,7 +136,8 @@ class BrokerProcess:
         )
 
     def terminate(self) -> None:
-        """Ask for an orderly end."""
+        """Ask for an orderly end; nothing else can be asked any more."""
+        self._admin.close()
         self.process.send_signal(signal.SIGTERM)
 
     async def ended(self, patience: float) -> int:
@@ -139,6 +149,7 @@ class BrokerProcess:
 
     def kill(self) -> None:
         """End it in any case."""
+        self._admin.close()
         self.process.kill()
         self.process.wait()
 
