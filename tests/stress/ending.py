@@ -15,7 +15,7 @@ __all__ = ["all_leave", "everybody_knows_everything", "no_leak", "nothing_is_lef
 LOOK_AGAIN = 0.2
 
 STEADY = 3
-"""Looks in a row that must see the same before it counts as what is held; a socket is counted out before it is closed."""
+"""Looks in a row that must see the same before it counts: a socket is counted out before it is closed."""
 
 
 async def warm(stage: Stage) -> Held:
