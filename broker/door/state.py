@@ -24,6 +24,10 @@ from broker.wire.peer import Peer, PeerLimits
 __all__ = ["DoorState", "Kind"]
 
 
+CROWD = 32
+"""Newcomers on their way to a session from which on event upgrades take turns."""
+
+
 class Kind(StrEnum):
     """The two kinds of session."""
 
@@ -103,6 +107,11 @@ class DoorState:
         counters.closed[peer.close_code] += 1
         counters.slow_consumers += peer.outbox.too_slow
         counters.outbox_peak_bytes = max(counters.outbox_peak_bytes, peer.peak_bytes)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many newcomers are here, or wait to be taken, that an agent among them could wait for long."""
+        return self.gate.more_wait or self.gate.inside > CROWD
 
     @property
     def keeps_alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""Agents before browsers: when a crowd comes, event sockets are opened a few at a time."""
+"""Agents before browsers: when a crowd comes (`DoorState.is_crowded`), event sockets are opened a few at a time."""
 
 import time
 

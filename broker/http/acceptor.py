@@ -28,7 +28,7 @@ async def accept_forever(
 
     Args:
         listener: a listening, non-blocking socket.
-        gate: no connection is taken while it is shut; newcomers wait in the kernel's backlog.
+        gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog. It is told whether any do.
         take: is given each connection, non-blocking, and must return at once.
         counters: `accepted` and `accept_errors` are raised.
         say: for complaints.
@@ -43,6 +43,7 @@ async def accept_forever(
             try:
                 raw, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
+                gate.more_wait = False
                 break
             except OSError as error:
                 counters.accept_errors += 1
@@ -54,3 +55,5 @@ async def accept_forever(
             raw.setblocking(False)
             counters.accepted += 1
             take(raw)
+        else:
+            gate.more_wait = True

@@ -27,11 +27,13 @@ class Gate:
     Attributes:
         limit: the most that may be inside.
         inside: how many are.
+        more_wait: whether there were more connections in the backlog than one look at it takes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inside = 0
+        self.more_wait = False
         self._waiting = trio.lowlevel.ParkingLot()
         self._leaving = trio.lowlevel.ParkingLot()
 
