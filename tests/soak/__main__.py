@@ -23,10 +23,11 @@ def main(folder: Path) -> int:
     save(outcome.samples, folder / "soak.csv")
     (folder / "soak.svg").write_text(draw(outcome.samples))
     print(json.dumps(_figures(outcome), indent=2))
-    for problem in outcome.problems:
+    wrong = outcome.problems + outcome.unsteady
+    for problem in wrong:
         print(f"  {problem}")
-    print("FAILED" if outcome.problems else "flat, and nobody missed anything")
-    return 1 if outcome.problems else 0
+    print("FAILED" if wrong else "flat, and nobody missed anything")
+    return 1 if wrong else 0
 
 
 def _tell(sample: Sample) -> None:

@@ -50,11 +50,20 @@ SETTLE = 20.0
 
 @attrs.frozen
 class Outcome:
-    """What came of a soak: `problems` is empty if all is well."""
+    """What came of a soak.
+
+    Attributes:
+        samples: of the broker.
+        ledger: what the clients counted.
+        problems: what anybody missed, and how the broker misbehaved; empty if all is well.
+        unsteady: what was not flat; empty if all was. It says something only of a soak that lasts.
+        metrics: of the broker, at the end.
+    """
 
     samples: list[Sample]
     ledger: Ledger
     problems: list[str]
+    unsteady: list[str]
     metrics: dict[str, float]
 
 
@@ -117,8 +126,7 @@ async def soak(plan: Plan, report: Callable[[Sample], None], seed: int = 1) -> O
                     report(samples[-1])
             metrics = await trio.to_thread.run_sync(sampler.metrics)
             problems = await _end(process, folder / "broker.log")
-    problems += judge(samples) + ledger.complaints
-    return Outcome(samples, ledger, problems, metrics)
+    return Outcome(samples, ledger, problems + ledger.complaints, judge(samples), metrics)
 
 
 @asynccontextmanager
