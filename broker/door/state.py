@@ -24,8 +24,8 @@ from broker.wire.peer import Peer, PeerLimits
 __all__ = ["DoorState", "Kind"]
 
 
-CROWD = 32
-"""Newcomers on their way to a session from which on event upgrades take turns."""
+CROWD = 128
+"""Newcomers in a row, or at the same time on their way to a session, above which event upgrades take turns."""
 
 
 class Kind(StrEnum):
@@ -110,8 +110,8 @@ class DoorState:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so many newcomers are here, or wait to be taken, that an agent among them could wait for long."""
-        return self.gate.more_wait or self.gate.inside > CROWD
+        """Whether so many newcomers come without a break that an agent among them could wait for long."""
+        return max(self.gate.in_a_row, self.gate.inside) > CROWD
 
     @property
     def keeps_alive(self) -> bool:

@@ -28,7 +28,7 @@ async def accept_forever(
 
     Args:
         listener: a listening, non-blocking socket.
-        gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog. It is told whether any do.
+        gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog. `in_a_row` is kept.
         take: is given each connection, non-blocking, and must return at once.
         counters: `accepted` and `accept_errors` are raised.
         say: for complaints.
@@ -43,7 +43,7 @@ async def accept_forever(
             try:
                 raw, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
-                gate.more_wait = False
+                gate.in_a_row = 0
                 break
             except OSError as error:
                 counters.accept_errors += 1
@@ -54,6 +54,5 @@ async def accept_forever(
                 continue  # that one connection was gone before it was taken (accept(2), "Error handling")
             raw.setblocking(False)
             counters.accepted += 1
+            gate.in_a_row += 1
             take(raw)
-        else:
-            gate.more_wait = True

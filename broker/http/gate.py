@@ -27,13 +27,13 @@ class Gate:
     Attributes:
         limit: the most that may be inside.
         inside: how many are.
-        more_wait: whether there were more connections in the backlog than one look at it takes.
+        in_a_row: how many have come since the backlog was found empty last.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inside = 0
-        self.more_wait = False
+        self.in_a_row = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._leaving = trio.lowlevel.ParkingLot()
 
