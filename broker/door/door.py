@@ -52,7 +52,8 @@ class Door:
             task_status: is started once connections are accepted.
         """
         async with trio.open_nursery() as helpers:
-            helpers.start_soon(self.state.turnstile.run)
+            helpers.start_soon(self.state.entries.run)
+            helpers.start_soon(self.state.exits.run)
             async with trio.open_nursery() as connections:
                 self._connections = connections
                 take = partial(self._take, connections)

@@ -79,7 +79,7 @@ async def admit_socket(
             lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
     if state.is_crowded:
-        await state.turnstile.take_turn()
+        await state.entries.take_turn()
     admitted = await admit_event(request, upgrade.subprotocols, address, state)
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)
@@ -109,7 +109,9 @@ async def _turn_away(away: TurnedAway, wire: PlainWire, address: ClientAddress, 
     """Open a socket to say by its close why there is none."""
     opened: Peer | None = None
     try:
-        async with open_peer(wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text) as opened:
+        async with open_peer(
+            wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text, exits=state.exits
+        ) as opened:
             opened.close_soon(away.code, away.reason)
     finally:
         if opened is not None:
@@ -127,7 +129,7 @@ async def _serve_admitted(
             if admitted.kind is Kind.CONTROL:
                 watch_transmission(wire.raw)
             async with open_peer(
-                wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate
+                wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate, exits=state.exits
             ) as opened:
                 arrival.leave()
                 state.enter(admitted.kind, opened)

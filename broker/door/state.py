@@ -14,18 +14,25 @@ from broker.door.pace import Pace
 from broker.door.proxies import TrustedProxies
 from broker.door.services import DoorServices
 from broker.door.slots import Slots
-from broker.door.turnstile import Turnstile
 from broker.http.bounds import HttpBounds
 from broker.http.conversation import Conversation
 from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.peer import Peer, PeerLimits
+from broker.wire.turnstile import Turnstile
 
 __all__ = ["DoorState", "Kind"]
 
 
 CROWD = 128
 """Newcomers in a row, or at the same time on their way to a session, above which event upgrades take turns."""
+
+
+ENTRIES = (3, 500.0)
+"""Event upgrades let through in a pass of the loop, and in a second: about a quarter of the loop's time."""
+
+EXITS = (16, 1000.0)
+"""Sessions that end in a pass of the loop, and in a second, because their peers have gone."""
 
 
 class Kind(StrEnum):
@@ -43,7 +50,12 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
-        turnstile: what event upgrades pass, and control upgrades do not.
+        entries: what event upgrades pass in a crowd, and control upgrades do not. Nobody can tell an agent from a
+            browser before its request is read. Opening a session is the greater part of what a newcomer costs, and the
+            agent in a crowd of browsers would wait for the sessions of all who came before. Here they wait, and those
+            whose requests are still to be read come first. Who waits is inside the gate, which is bounded.
+        exits: what connections pass whose peers have gone: thousands that break in the same moment, as they do when a
+            load balancer dies, would hold the loop for a second.
         guard: hears of wrong credentials.
         ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
@@ -68,7 +80,8 @@ class DoorState:
         self.gate = Gate(self.bounds.max_handshakes)
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
-        self.turnstile = Turnstile()
+        self.entries = Turnstile(*ENTRIES)
+        self.exits = Turnstile(*EXITS)
         self.guard = Guard(services)
         self.ticket_pace = Pace(limits.tickets_per_second)
         self.request_pace = Pace(limits.requests_per_second)

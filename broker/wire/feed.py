@@ -8,6 +8,7 @@ import trio
 from broker.wire.bucket import TokenBucket
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.turnstile import Turnstile
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
@@ -22,13 +23,28 @@ class Feed(trio.abc.Stream):
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         eof: the peer has ended the stream, or the connection broke.
+        exits: what this passes, with others, when the peer has gone.
         on_flood: called, again and again, when the peer had to be paused without a break for `patience` seconds.
     """
 
     __slots__ = (
-        "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation",
-        "_outbox", "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "patience",
-        "scanner", "wire",
+        "_allowance",
+        "_counted",
+        "_frames_per_second",
+        "_inflater",
+        "_max_fragments",
+        "_on_violation",
+        "_outbox",
+        "_pause",
+        "_pausing_since",
+        "_violation",
+        "ended",
+        "eof",
+        "exits",
+        "on_flood",
+        "patience",
+        "scanner",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +72,7 @@ class Feed(trio.abc.Stream):
         self._pausing_since = math.inf
         self.patience = math.inf
         self.on_flood: Callable[[], None] | None = None
+        self.exits: Turnstile | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what the peer sends, for as long as it keeps to the limits."""
@@ -83,10 +100,10 @@ class Feed(trio.abc.Stream):
         try:
             data = await self.wire.receive_some(max_bytes or 4096)
         except WireBroken as error:
-            self.eof = True
+            await self._note_end()
             raise trio.BrokenResourceError(str(error)) from None
         if not data:
-            self.eof = True
+            await self._note_end()
             return b""
         try:
             self.scanner.feed(data)
@@ -106,6 +123,12 @@ class Feed(trio.abc.Stream):
             if self._allowance.rested:
                 self._pausing_since = math.inf
         return data
+
+    async def _note_end(self) -> None:
+        """Go no further at once if many others end in the same moment."""
+        self.eof = True
+        if self.exits is not None and not self.exits.pass_at_once():
+            await self.exits.take_turn()
 
     async def _hold_back(self) -> None:
         """Read nothing for a while: the kernel then holds back a peer that sends too many frames which say nothing."""

@@ -74,27 +74,29 @@ async def test_never_acknowledged(valkey: Valkey) -> None:
     """Who does not ack is sent the message so many times, then unconfirmed with a diagnosis; a late ack counts."""
     api_key, record = add_key(valkey, "wf")
     assert record.secret_key is not None
-    async with running_broker(valkey, ack_timeout=0.05, ack_attempts=2) as broker:
-        async with await broker.connect(api_key, record.secret_key) as client:
-            await client.receive()
-            message_id = publisher(valkey).kill(ORG, "wf").message_id
-            copies = [opened(await client.receive(), api_key, record.secret_key) for _ in range(3)]
-            assert {each["message_id"] for each in copies} == {message_id}
-            found = await only_session(valkey, message_id, Delivery.UNCONFIRMED)
-            assert found.diagnosis is not None
-            assert "wrong secret, or a clock off" in found.diagnosis
-            assert (broker.counters.control_resent, broker.counters.unconfirmed) == (2, 1)
-            await acknowledge(client, message_id, int(time.time()))
-            await only_session(valkey, message_id, Delivery.CONFIRMED)
-            message_id = publisher(valkey).kill(ORG, "wf").message_id
-            await client.receive()
-            await acknowledge(client, message_id, int(time.time()), api_key, "wrong")
-            found = await only_session(valkey, message_id, Delivery.UNCONFIRMED)
-            assert found.diagnosis == "its acks are signed with a wrong secret"
-            await acknowledge(client, message_id, int(time.time()) - 1000)
-            found = await only_session(valkey, message_id, Delivery.CONFIRMED)
-            assert found.diagnosis is not None
-            assert found.diagnosis.startswith("clock is off by -100")
+    async with (
+        running_broker(valkey, ack_timeout=0.05, ack_attempts=2) as broker,
+        await broker.connect(api_key, record.secret_key) as client,
+    ):
+        await client.receive()
+        message_id = publisher(valkey).kill(ORG, "wf").message_id
+        copies = [opened(await client.receive(), api_key, record.secret_key) for _ in range(3)]
+        assert {each["message_id"] for each in copies} == {message_id}
+        found = await only_session(valkey, message_id, Delivery.UNCONFIRMED)
+        assert found.diagnosis is not None
+        assert "wrong secret, or a clock off" in found.diagnosis
+        assert (broker.counters.control_resent, broker.counters.unconfirmed) == (2, 1)
+        await acknowledge(client, message_id, int(time.time()))
+        await only_session(valkey, message_id, Delivery.CONFIRMED)
+        message_id = publisher(valkey).kill(ORG, "wf").message_id
+        await client.receive()
+        await acknowledge(client, message_id, int(time.time()), api_key, "wrong")
+        found = await only_session(valkey, message_id, Delivery.UNCONFIRMED)
+        assert found.diagnosis == "its acks are signed with a wrong secret"
+        await acknowledge(client, message_id, int(time.time()) - 1000)
+        found = await only_session(valkey, message_id, Delivery.CONFIRMED)
+        assert found.diagnosis is not None
+        assert found.diagnosis.startswith("clock is off by -100")
 
 
 async def test_gone_before_it_acknowledged(broker: Broker, valkey: Valkey) -> None:

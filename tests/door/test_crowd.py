@@ -1,0 +1,34 @@
+"""Event upgrades in a crowd: in order, a few at a time, and behind agents."""
+
+import socket
+
+import pytest
+import trio
+
+from broker.config import Config, Limits
+from broker.door import Kind
+from tests.door.conftest import Site
+
+HEAD = (
+    b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: nr_live_good\r\n\r\n"
+)
+CROWD = 480
+
+
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_agent_behind_a_crowd(site: Site) -> None:
+    """An agent that comes last of a crowd, all at once, has its session before most of the browsers have theirs."""
+    site.door.state.entries.at_least = 0.0  # on a busy machine every pass is long
+    clients = []
+    for target in [b"/ws/?token=nr_live_good"] * CROWD + [b"/ws/control/acme"]:
+        client = socket.create_connection(site.address)  # one step of the loop: they are all there when the door looks
+        client.sendall(b"GET " + target + HEAD)
+        clients.append(client)
+    while not site.door.peers(Kind.CONTROL):
+        await trio.lowlevel.checkpoint()
+    assert len(site.door.peers(Kind.EVENTS)) < CROWD / 2
+    while len(site.door.peers(Kind.EVENTS)) < CROWD:
+        await trio.lowlevel.checkpoint()
+    for client in clients:
+        client.close()
