@@ -120,6 +120,7 @@ class _Life:
                 adoption = Adoption(broker, self.notifier, self.given.handover)
                 door.start_soon(adoption.adopt)
                 collector.tend()
+                door.start_soon(collector.keep_young)
                 await self._announce(broker, store, listeners)
                 door.start_soon(store.go_on, partial(self._say_ready, store))
                 reloader = Reloader(broker, self.notifier, self.reread, partial(_status, store))
