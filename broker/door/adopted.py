@@ -65,7 +65,9 @@ async def serve_adopted(adopted: Adopted, state: DoorState) -> None:
 async def _serve(adopted: Adopted, settled: Callable[[], None], wire: PlainWire, state: DoorState) -> None:
     peer: Peer | None = None
     try:
-        async with open_peer(wire, b"", state.peer_limits[Kind.CONTROL], remote=wire.remote, exits=state.exits) as peer:
+        async with open_peer(
+            wire, b"", state.peer_limits[Kind.CONTROL], remote=wire.remote, turns=state.turns[Kind.CONTROL]
+        ) as peer:
             peer.take_up(adopted.connection)
             state.enter(Kind.CONTROL, peer)
             settled()

@@ -54,6 +54,7 @@ class Door:
         async with trio.open_nursery() as helpers:
             helpers.start_soon(self.state.entries.run)
             helpers.start_soon(self.state.exits.run)
+            helpers.start_soon(self.state.reads.run)
             async with trio.open_nursery() as connections:
                 self._connections = connections
                 take = partial(self._take, connections)

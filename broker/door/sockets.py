@@ -110,7 +110,7 @@ async def _turn_away(away: TurnedAway, wire: PlainWire, address: ClientAddress, 
     opened: Peer | None = None
     try:
         async with open_peer(
-            wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text, exits=state.exits
+            wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text, turns=state.turns[Kind.EVENTS]
         ) as opened:
             opened.close_soon(away.code, away.reason)
     finally:
@@ -129,7 +129,12 @@ async def _serve_admitted(
             if admitted.kind is Kind.CONTROL:
                 watch_transmission(wire.raw)
             async with open_peer(
-                wire, admitted.answer, limits, remote=address.text, deflate=admitted.deflate, exits=state.exits
+                wire,
+                admitted.answer,
+                limits,
+                remote=address.text,
+                deflate=admitted.deflate,
+                turns=state.turns[admitted.kind],
             ) as opened:
                 arrival.leave()
                 state.enter(admitted.kind, opened)

@@ -19,7 +19,7 @@ from broker.http.conversation import Conversation
 from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.peer import Peer, PeerLimits
-from broker.wire.turnstile import Turnstile
+from broker.wire.turnstile import Turns, Turnstile
 
 __all__ = ["DoorState", "Kind"]
 
@@ -33,6 +33,9 @@ ENTRIES = (3, 500.0)
 
 EXITS = (16, 1000.0)
 """Sessions that end in a pass of the loop, and in a second, because their peers have gone."""
+
+READS = (32, 2000.0)
+"""Reads from browsers, and what follows from them, in a pass of the loop, and in a second."""
 
 
 class Kind(StrEnum):
@@ -56,6 +59,8 @@ class DoorState:
             whose requests are still to be read come first. Who waits is inside the gate, which is bounded.
         exits: what connections pass whose peers have gone: thousands that break in the same moment, as they do when a
             load balancer dies, would hold the loop for a second.
+        reads: what browsers pass with what they say: thousands that answer a ping in the same moment would, too.
+        turns: which of these the sockets of a kind pass. Agents say little, and what they say is about a kill.
         guard: hears of wrong credentials.
         ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
@@ -82,6 +87,8 @@ class DoorState:
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
         self.entries = Turnstile(*ENTRIES)
         self.exits = Turnstile(*EXITS)
+        self.reads = Turnstile(*READS)
+        self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)
         self.ticket_pace = Pace(limits.tickets_per_second)
         self.request_pace = Pace(limits.requests_per_second)

@@ -1,6 +1,7 @@
 """One browser's session on the event socket: subscribe, events, heartbeat, and a clear answer to everything else."""
 
 import math
+import random
 
 import trio
 
@@ -105,7 +106,8 @@ class EventSession:
         alarms = self._services.alarms
         while True:
             events = self._services.config.events
-            due = alarms.set(self._pulse, events.ping_interval)
+            # A little early, each time another little: sessions that are asked together would be asked so for ever.
+            due = alarms.set(self._pulse, events.ping_interval * random.uniform(0.9, 1))
             while trio.current_time() < due:  # the bell also rings for alarms that are over, and for pongs
                 await self._pulse.wait()
             self._answered = False

@@ -8,7 +8,7 @@ import trio
 from broker.wire.bucket import TokenBucket
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
-from broker.wire.turnstile import Turnstile
+from broker.wire.turnstile import ALONE
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
@@ -23,7 +23,7 @@ class Feed(trio.abc.Stream):
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         eof: the peer has ended the stream, or the connection broke.
-        exits: what this passes, with others, when the peer has gone.
+        turns: what this passes together with others.
         on_flood: called, again and again, when the peer had to be paused without a break for `patience` seconds.
     """
 
@@ -40,10 +40,10 @@ class Feed(trio.abc.Stream):
         "_violation",
         "ended",
         "eof",
-        "exits",
         "on_flood",
-        "patience",
+        "patience", "reads",
         "scanner",
+        "turns",
         "wire",
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ class Feed(trio.abc.Stream):
         self._pausing_since = math.inf
         self.patience = math.inf
         self.on_flood: Callable[[], None] | None = None
-        self.exits: Turnstile | None = None
+        self.turns = ALONE
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what the peer sends, for as long as it keeps to the limits."""
@@ -105,6 +105,9 @@ class Feed(trio.abc.Stream):
         if not data:
             await self._note_end()
             return b""
+        reads = self.turns.reads
+        if reads is not None and not reads.pass_at_once():
+            await reads.take_turn()
         try:
             self.scanner.feed(data)
         except ProtocolError as error:
@@ -127,8 +130,9 @@ class Feed(trio.abc.Stream):
     async def _note_end(self) -> None:
         """Go no further at once if many others end in the same moment."""
         self.eof = True
-        if self.exits is not None and not self.exits.pass_at_once():
-            await self.exits.take_turn()
+        exits = self.turns.exits
+        if exits is not None and not exits.pass_at_once():
+            await exits.take_turn()
 
     async def _hold_back(self) -> None:
         """Read nothing for a while: the kernel then holds back a peer that sends too many frames which say nothing."""

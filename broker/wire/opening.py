@@ -4,7 +4,7 @@ from types import TracebackType
 
 from broker.wire.peer import Peer, PeerLimits
 from broker.wire.plain import PlainWire, WireBroken
-from broker.wire.turnstile import Turnstile
+from broker.wire.turnstile import ALONE, Turns
 from protocol.codes import CloseCode
 from protocol.deflate import Deflate
 
@@ -23,13 +23,13 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
         limits: the bounds of this connection.
         remote: the peer's address if a trusted proxy told a better one.
         deflate: what the answer agrees on about compression; see `Outbox.window` for the way out.
-        exits: what this connection and others pass when their peers have gone.
+        turns: what this connection passes together with others.
 
     Raises:
         WireBroken: the connection went before the WebSocket was open.
     """
 
-    __slots__ = ("_answer", "_deflate", "_exits", "_limits", "_peer", "_remote", "_wire")
+    __slots__ = ("_answer", "_deflate", "_limits", "_peer", "_remote", "_turns", "_wire")
 
     def __init__(
         self,
@@ -39,17 +39,17 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
         *,
         remote: str | None = None,
         deflate: Deflate | None = None,
-        exits: Turnstile | None = None,
+        turns: Turns = ALONE,
     ) -> None:
         self._wire = wire
         self._answer = answer
         self._limits = limits
         self._remote = remote
         self._deflate = deflate
-        self._exits = exits
+        self._turns = turns
 
     async def __aenter__(self) -> Peer:
-        self._peer = Peer(self._wire, self._limits, self._remote, self._deflate, self._exits)
+        self._peer = Peer(self._wire, self._limits, self._remote, self._deflate, self._turns)
         if self._answer:
             self._peer.outbox.begin(self._answer)
             if self._peer.outbox.dead:

@@ -13,7 +13,7 @@ import wsproto.connection
 from broker.wire.feed import Feed
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
-from broker.wire.turnstile import Turnstile
+from broker.wire.turnstile import ALONE, Turns
 from broker.wire.untie import close_generators
 from protocol.codes import CloseCode, ErrorCode
 from protocol.deflate import Deflate
@@ -100,7 +100,7 @@ class Peer:
         limits: PeerLimits,
         remote: str | None = None,
         deflate: Deflate | None = None,
-        exits: Turnstile | None = None,
+        turns: Turns = ALONE,
     ) -> None:
         self.id = secrets.token_hex(6)
         self.wire = wire
@@ -128,7 +128,7 @@ class Peer:
         )
         self._feed.patience = limits.rate_patience
         self._feed.on_flood = self._on_flood
-        self._feed.exits = exits
+        self._feed.turns = turns
         self._websocket: trio_websocket.WebSocketConnection | None = None
 
     @property

@@ -1,12 +1,17 @@
 """A few at a time, where thousands may come or go in the same moment and each costs a good part of a millisecond."""
 
 import time
+from collections.abc import Callable
 
+import attrs
 import trio
 
 from broker.wire.doorbell import Doorbell
 
-__all__ = ["Turnstile"]
+__all__ = ["ALONE", "PASS_SECONDS", "Turns", "Turnstile"]
+
+PASS_SECONDS = 0.005
+"""What counts as one pass for those who need not wait."""
 
 
 class Turnstile:
@@ -17,12 +22,14 @@ class Turnstile:
     Args:
         at_once: how many get through in one pass.
         at_least: how many in a second, however long a pass is.
+        clock: in seconds.
     """
 
-    def __init__(self, at_once: int, at_least: float) -> None:
+    def __init__(self, at_once: int, at_least: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.at_once = at_once
         self.at_least = at_least
-        self._left = at_once
+        self._clock = clock
+        self._left, self._since = at_once, clock()
         self._lot = trio.lowlevel.ParkingLot()
         self._bell = Doorbell()
 
@@ -32,11 +39,15 @@ class Turnstile:
         return len(self._lot)
 
     def pass_at_once(self) -> bool:
-        """Pass without a wait, if nobody waits and not too many have in this pass of the loop; tells whether."""
-        if self._lot or not self._left:
+        """Pass without a wait, if nobody waits and not too many have within `PASS_SECONDS`; tells whether."""
+        if self._lot:
+            return False
+        now = self._clock()
+        if now - self._since > PASS_SECONDS:
+            self._left, self._since = self.at_once, now
+        if not self._left:
             return False
         self._left -= 1
-        self._bell.ring()
         return True
 
     async def take_turn(self) -> None:
@@ -48,11 +59,25 @@ class Turnstile:
         """Let through who waits, until cancelled."""
         while True:
             await self._bell.wait()
-            quota, began = self.at_once, time.perf_counter()
+            quota, began = self.at_once, self._clock()
             while self._lot:
-                self._left = 0
                 self._lot.unpark(count=quota)
                 await trio.lowlevel.checkpoint()
-                now = time.perf_counter()
+                now = self._clock()
                 quota, began = max(self.at_once, int((now - began) * self.at_least)), now
-            self._left = self.at_once
+
+
+@attrs.frozen
+class Turns:
+    """What connections pass that could keep the loop from others together; None: they need not.
+
+    Attributes:
+        exits: those whose peers have gone.
+        reads: those whose peers have sent something, each time.
+    """
+
+    exits: Turnstile | None = None
+    reads: Turnstile | None = None
+
+
+ALONE = Turns()

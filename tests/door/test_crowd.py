@@ -32,3 +32,27 @@ async def test_agent_behind_a_crowd(site: Site) -> None:
         await trio.lowlevel.checkpoint()
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_all_speak_and_go_at_once(site: Site) -> None:
+    """What a crowd says in the same moment, and that it goes, is dealt with a few at a time, and all of it is."""
+    state, longest = site.door.state, 0
+    clients = []
+    for _ in range(CROWD):
+        client = socket.create_connection(site.address)
+        client.sendall(b"GET /ws/?token=nr_live_good" + HEAD)
+        clients.append(client)
+    while len(site.door.peers(Kind.EVENTS)) < CROWD:
+        await trio.lowlevel.checkpoint()
+    for client in clients:
+        client.sendall(b"\x81\x85\0\0\0\0hello")
+    while sum(peer.scanner.messages for peer in site.door.peers(Kind.EVENTS)) < CROWD:
+        before = sum(peer.scanner.messages for peer in site.door.peers(Kind.EVENTS))
+        await trio.lowlevel.checkpoint()
+        longest = max(longest, sum(peer.scanner.messages for peer in site.door.peers(Kind.EVENTS)) - before)
+    assert state.reads.at_once <= longest < CROWD / 2
+    for client in clients:
+        client.close()
+    while site.door.peers(Kind.EVENTS):
+        await trio.lowlevel.checkpoint()

@@ -5,7 +5,7 @@ import time
 import trio
 import trio.testing
 
-from broker.wire.turnstile import Turnstile
+from broker.wire.turnstile import PASS_SECONDS, Turnstile
 
 AT_ONCE = 4
 AT_LEAST = 500.0
@@ -75,11 +75,24 @@ async def test_who_goes_is_forgotten(nursery: trio.Nursery) -> None:
 
 async def test_without_a_wait(nursery: trio.Nursery) -> None:
     """The first few of a pass need not wait, those after them must, and in the next pass it begins anew."""
-    turnstile = Turnstile(AT_ONCE, 0.0)
+    now = 0.0
+    turnstile = Turnstile(AT_ONCE, 0.0, clock=lambda: now)
     nursery.start_soon(turnstile.run)
     for _ in range(3):
+        now += 1.1 * PASS_SECONDS
         assert [turnstile.pass_at_once() for _ in range(AT_ONCE + 1)] == [True] * AT_ONCE + [False]
+        now += 0.9 * PASS_SECONDS
+        assert not turnstile.pass_at_once()
         await turnstile.take_turn()
-        assert not turnstile.waiting
-        await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+
+
+async def test_nobody_overtakes(nursery: trio.Nursery) -> None:
+    """While anybody waits, nobody passes without."""
+    now = 0.0
+    turnstile = Turnstile(AT_ONCE, 0.0, clock=lambda: now)
+    nursery.start_soon(turnstile.take_turn)
+    await trio.testing.wait_all_tasks_blocked()
+    now += 10 * PASS_SECONDS
+    assert not turnstile.pass_at_once()
     nursery.cancel_scope.cancel()
