@@ -104,10 +104,11 @@ class EventSession:
     async def beat(self) -> None:
         """Ping the client; one that leaves a ping unanswered is closed with 4408."""
         alarms = self._services.alarms
+        share = random.uniform(0.5, 1)  # of the first interval: sessions that came together are not asked together
         while True:
             events = self._services.config.events
-            # A little early, each time another little: sessions that are asked together would be asked so for ever.
-            due = alarms.set(self._pulse, events.ping_interval * random.uniform(0.9, 1))
+            due = alarms.set(self._pulse, events.ping_interval * share)
+            share = 1.0
             while trio.current_time() < due:  # the bell also rings for alarms that are over, and for pongs
                 await self._pulse.wait()
             self._answered = False
