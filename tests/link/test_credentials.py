@@ -41,7 +41,7 @@ async def test_acl_user(server: Server, nursery: trio.Nursery) -> None:
     assert await link.call("SET", "app:1", "x") == b"OK"
 
 
-@pytest.mark.parametrize(("username", "password"), [(None, "wrong"), ("app", "wrong"), ("nobody", "pw"), (None, None)])
+@pytest.mark.parametrize(("username", "password"), [(None, "wrong"), ("app", "wrong"), ("nobody", "p-w"), (None, None)])
 async def test_wrong_credentials_are_fatal_at_start(username: str | None, password: str | None) -> None:
     """AuthenticationFailed comes out of the start itself, names the server and the user, and never the password."""
     with Server("--requirepass", "pw") as server:
