@@ -9,7 +9,7 @@ from broker.wire.turn import Turn
 
 __all__ = ["TICK", "Alarms"]
 
-TICK = 0.05
+TICK = 0.2
 """Seconds that an alarm may be late; all those of one tick are rung together."""
 
 

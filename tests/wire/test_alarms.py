@@ -23,7 +23,7 @@ async def test_alarms_ring_in_their_order_and_never_early(autojump_clock: trio.t
     async with trio.open_nursery() as nursery:
         await nursery.start(alarms.run)
         async with trio.open_nursery() as waiting:
-            for seconds in (30.0, 0.1, 10.0, 0.01, 5.5, 30.0, 0.13):
+            for seconds in (30.0, 1.5 * TICK, 10.0, 0.2 * TICK, 5.5, 30.0, 2.5 * TICK):
                 waiting.start_soon(wait, seconds)
         nursery.cancel_scope.cancel()
     assert rung == sorted(rung)
