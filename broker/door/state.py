@@ -18,7 +18,8 @@ from broker.http.bounds import HttpBounds
 from broker.http.conversation import Conversation
 from broker.http.gate import Gate
 from broker.observe import Repeated
-from broker.wire.peer import Peer, PeerLimits
+from broker.wire.limits import PeerLimits
+from broker.wire.peer import Peer
 from broker.wire.turnstile import Turns, Turnstile
 
 __all__ = ["DoorState", "Kind"]

@@ -5,7 +5,7 @@ from itertools import repeat
 from operator import attrgetter, call
 from typing import Protocol
 
-from broker.wire.outbox import SWITCHES
+from broker.wire.switches import SWITCHES
 
 Write = Callable[[bytes], int]
 

@@ -3,9 +3,11 @@
 The wire knows bytes and frames, never what they mean; sessions live above it.
 """
 
+from broker.wire.limits import PeerLimits
+from broker.wire.open_connection import OpenConnection
 from broker.wire.opening import open_peer
 from broker.wire.outbox import Outbox
-from broker.wire.peer import OpenConnection, Peer, PeerClosed, PeerLimits
+from broker.wire.peer import Peer, PeerClosed
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.tls import TlsWire
 

@@ -28,23 +28,8 @@ class Feed(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_allowance",
-        "_counted",
-        "_frames_per_second",
-        "_inflater",
-        "_max_fragments",
-        "_on_violation",
-        "_outbox",
-        "_pause",
-        "_pausing_since",
-        "_violation",
-        "ended",
-        "eof",
-        "on_flood",
-        "patience", "reads",
-        "scanner",
-        "turns",
-        "wire",
+        "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
+        "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "patience", "scanner", "turns", "wire",
     )  # fmt: skip
 
     def __init__(

@@ -2,7 +2,8 @@
 
 from types import TracebackType
 
-from broker.wire.peer import Peer, PeerLimits
+from broker.wire.limits import PeerLimits
+from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE, Turns
 from protocol.codes import CloseCode

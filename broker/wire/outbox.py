@@ -4,6 +4,7 @@ A frame is written at once, from whatever code delivers it, while nothing waits;
 and drained by the connection's writer task. Nothing here blocks or raises into a fan-out.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import trio
 
 from broker.wire.doorbell import Doorbell
 from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.switches import SWITCHES
 from broker.wire.tls import TlsWire
 from protocol.codes import CloseCode
 from protocol.frames import close_frame
@@ -19,18 +21,6 @@ DRAIN_BYTES = 262144
 """How many queued bytes are joined for one write at the most."""
 
 _CLOSE_OPCODE = 0x88
-
-
-class Switches:
-    """How often any outbox has exchanged its `write`: whoever keeps a copy of one compares this before using it."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-SWITCHES = Switches()
 
 
 class _Hot:
@@ -69,7 +59,7 @@ class Outbox(_Hot):
     """
 
     __slots__ = (
-        "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_wire",
+        "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_tasks", "_wire",
         "bytes", "dead", "frames", "limit", "on_drained", "on_overflow", "on_sealed", "peak", "pending", "sealed",
         "stall_timeout", "too_slow", "window",
     )  # fmt: skip
@@ -86,6 +76,7 @@ class Outbox(_Hot):
         self._queue: list[bytes] = []  # it is empty nearly always, and an empty deque weighs ten times as much
         self._bell = Doorbell()
         self._drained: trio.Event | None = None
+        self._tasks: trio.Nursery | None = None
         self._go_direct()
         self._overflowed = False
         self.limit = limit
@@ -176,6 +167,7 @@ class Outbox(_Hot):
     def untie(self) -> None:
         """Forget who was to be told of what; the connection is over."""
         self.die()
+        self._tasks = None
         self.on_overflow = self.on_drained = self.on_sealed = None
         if isinstance(self._wire, TlsWire):
             self._wire.on_output = None
@@ -189,8 +181,20 @@ class Outbox(_Hot):
         else:
             await trio.lowlevel.checkpoint()
 
-    async def run_writer(self) -> None:
-        """Drain the queue whenever something waits; the body of a session's writer task. Returns when dead."""
+    def start(self, session: trio.Nursery) -> None:
+        """Drain the queue whenever something waits, in a task of this nursery; there is none before the first time."""
+        self._tasks = session
+        if self.pending:
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        self._bell.ring()
+        if self._tasks is not None:
+            session, self._tasks = self._tasks, None
+            with contextlib.suppress(RuntimeError):  # the session is over, and whoever ends the connection drains
+                session.start_soon(self._run_writer)
+
+    async def _run_writer(self) -> None:
         while not self.dead:
             await self._bell.wait()
             await self.drain()
@@ -274,7 +278,7 @@ class Outbox(_Hot):
         self.pending += size
         if self.pending > self.peak:
             self.peak = self.pending
-        self._bell.ring()
+        self._wake_writer()
 
     def _write_tls(self, data: bytes) -> int:
         """Encrypt and write in one step; records that the socket does not take are kept, for they cannot be unmade."""

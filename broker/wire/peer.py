@@ -5,12 +5,13 @@ import secrets
 import time
 from collections.abc import Callable
 
-import attrs
 import trio
 import trio_websocket
 import wsproto.connection
 
 from broker.wire.feed import Feed
+from broker.wire.limits import PeerLimits
+from broker.wire.open_connection import OpenConnection
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE, Turns
@@ -29,51 +30,6 @@ _LINGER_SECONDS = 0.5
 
 class PeerClosed(Exception):
     """The connection is over or is being closed: no more messages will come."""
-
-
-@attrs.frozen
-class OpenConnection:
-    """An open WebSocket as one process gives it to the next; see `Peer.hand_over`.
-
-    Attributes:
-        id, remote, opened_at: as of the peer.
-        quiet: seconds since the last bytes came from it.
-        unread: bytes that came from it and are no complete message yet, to be read again.
-        begun: the rest of what the kernel has taken a part of, to be written first.
-        frames: complete frames to be written after that.
-    """
-
-    id: str
-    remote: str
-    opened_at: float
-    quiet: float
-    unread: bytes = b""
-    begun: bytes = b""
-    frames: tuple[bytes, ...] = ()
-
-
-@attrs.frozen
-class PeerLimits:
-    """The bounds of one connection; sizes in bytes, times in seconds.
-
-    Attributes:
-        outbox_bytes: see `Outbox.limit`.
-        max_message_bytes: a longer message from the peer is refused with 1009.
-        max_fragments: a message in more frames than this is refused likewise.
-        close_timeout: how long a closing handshake may take before the connection is reset.
-        frames_per_second: frames from the peer that are no message in themselves (pings, pongs, parts of a fragmented
-            message), on average, with room for one whole message; above it the peer is read more slowly.
-        rate_patience: after so long above it without a break the connection is closed with 4429; `math.inf`: never.
-        write_stall_timeout: see `Outbox.stall_timeout`.
-    """
-
-    outbox_bytes: int
-    max_message_bytes: int
-    max_fragments: int
-    close_timeout: float
-    frames_per_second: float = 200.0
-    rate_patience: float = math.inf
-    write_stall_timeout: float = math.inf
 
 
 class Peer:
@@ -249,7 +205,7 @@ class Peer:
         await self.outbox.drained()
 
     def start(self, session: trio.Nursery) -> None:
-        """Start the connection's own tasks in the nursery of its session: the writer, and the WebSocket library.
+        """Start the connection's own tasks in the nursery of its session: the WebSocket library, at need a writer.
 
         From now on the nursery is cancelled when the connection is dead, and `close_timeout` after a close frame has
         passed.
@@ -267,7 +223,7 @@ class Peer:
         )
         self._scope = session.cancel_scope
         session.start_soon(self._websocket._reader_task)
-        session.start_soon(self.outbox.run_writer)
+        self.outbox.start(session)
         if self.closing:
             self._start_deadline()
 

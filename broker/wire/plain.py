@@ -37,7 +37,8 @@ class PlainWire:
     encrypted = False
 
     def __init__(self, raw: socket.socket, remote: str | None = None) -> None:
-        raw.setblocking(False)
+        if raw.gettimeout() != 0:
+            raw.setblocking(False)
         if raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.raw = raw

@@ -24,8 +24,8 @@ from broker.store import keys
 from broker.store.drive import run_sync
 from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
+from broker.wire.limits import PeerLimits
 from broker.wire.opening import open_peer
-from broker.wire.peer import PeerLimits
 from broker.wire.plain import PlainWire
 from protocol.signing import EMPTY_BODY_HASH, signature
 from protocol.upgrade import switching_protocols

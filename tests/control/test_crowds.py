@@ -6,7 +6,7 @@ import trio
 from broker.control import replica
 from broker.store.drive import run_sync
 from broker.store.receipts import read_receipt
-from broker.wire.peer import PeerLimits
+from broker.wire.limits import PeerLimits
 from protocol.states import State
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher, running_broker

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import typing
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def test_round_trip(unread: bytes, begun: bytes, frames: list[bytes]) -> None:
 def test_state_version() -> None:
     """Whoever changes what is handed over has to raise its version: this pins both."""
     found = hashlib.sha256("\n".join(_shape(parcel.HandedSession)).encode()).hexdigest()[:16]
-    assert (parcel.STATE_VERSION, found) == (1, "cf87ec05bde7d1d1")
+    assert (parcel.STATE_VERSION, found) == (1, "98a4a85357c01d5a")
 
 
 @pytest.fixture
@@ -136,11 +137,11 @@ def test_the_end_of_the_channel() -> None:
 
 
 def _shape(kind: object) -> Iterator[str]:
-    """The fields of a class and of the classes in them, by name and type."""
+    """The fields of a class and of the classes in them, by name and type, wherever they are written."""
     if isinstance(kind, type) and attrs.has(kind):
         hints = typing.get_type_hints(kind)
         for field in attrs.fields(kind):
-            yield f"{kind.__name__}.{field.name}: {hints[field.name]}"
+            yield re.sub(r"\b[a-z_]+\.", "", f"{kind.__name__} {field.name}: {hints[field.name]}")
             yield from _shape(hints[field.name])
     for inner in typing.get_args(kind):
         yield from _shape(inner)

@@ -125,7 +125,7 @@ async def test_a_subscriber_whose_way_of_writing_changes_is_written_to_the_new_w
             await stage.fan_out.on_batch([message(A, number, padding=1000)])
         received = b""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outbox.run_writer)
+            outbox.start(nursery)
             while outbox.pending:
                 await trio.testing.wait_all_tasks_blocked()
                 received += drain(theirs)

@@ -5,8 +5,9 @@ import socket
 
 import trio
 
+from broker.wire.limits import PeerLimits
 from broker.wire.opening import open_peer
-from broker.wire.peer import Peer, PeerClosed, PeerLimits
+from broker.wire.peer import Peer, PeerClosed
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.deflate import Deflate
 from tests.fuzz.frames import CORPUS, WORDS

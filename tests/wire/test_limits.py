@@ -55,7 +55,7 @@ async def test_a_peer_that_takes_nothing_is_cut_off(autojump_clock: trio.testing
     """Just inside `write_stall_timeout` a peer that does not read is kept, at the bound it is closed with 1013."""
     stalled = Stalled(30.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stalled.outbox.run_writer)
+        stalled.outbox.start(nursery)
         await trio.sleep(29.9)
         kept = not stalled.outbox.sealed
         await trio.sleep(30.2)  # the kernel may still have been moving what it had when the first period began
@@ -70,7 +70,7 @@ async def test_a_peer_that_takes_a_little_is_kept(autojump_clock: trio.testing.M
     """A slow reader that takes a few bytes in every period is not stalled, though its socket never gets writable."""
     stalled = Stalled(30.0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stalled.outbox.run_writer)
+        stalled.outbox.start(nursery)
         for _ in range(4):
             await trio.sleep(29)
             before = stalled.wire.unacknowledged()
@@ -85,7 +85,7 @@ async def test_a_control_peer_that_takes_nothing_is_kept(autojump_clock: trio.te
     """Without a stall timeout nobody is cut off for not reading."""
     stalled = Stalled(math.inf)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stalled.outbox.run_writer)
+        stalled.outbox.start(nursery)
         await trio.sleep(80_000)
         assert not stalled.outbox.sealed
         nursery.cancel_scope.cancel()

@@ -48,7 +48,7 @@ class Pair:
         """Let the writer run until nothing is pending; returns what arrived."""
         data = b""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.outbox.run_writer)
+            self.outbox.start(nursery)
             while self.outbox.pending:
                 await trio.testing.wait_all_tasks_blocked()
                 data += self.arrived()
@@ -168,3 +168,35 @@ async def test_pending_bytes_travel_to_another_outbox(pair: Pair) -> None:
     heir.restore_pending(begun, frames)
     pair.outbox = heir
     assert await pair.drain() == sent
+
+
+async def test_the_writer_begins_when_something_waits(pair: Pair) -> None:
+    """A connection has no task for writing before its socket was full for the first time, and keeps it from then on."""
+    async with trio.open_nursery() as nursery:
+        pair.outbox.start(nursery)
+        pair.outbox.send(text_frame(b"at once"))
+        before = len(nursery.child_tasks)
+        for _ in range(2):
+            sent = pair.fill()
+            received = b""
+            while pair.outbox.pending:
+                await trio.testing.wait_all_tasks_blocked()
+                received += pair.arrived()
+            assert (received + pair.arrived()).endswith(sent)
+            assert len(nursery.child_tasks) == before + 1
+        nursery.cancel_scope.cancel()
+    assert before == 0
+
+
+async def test_who_writes_after_the_session_is_not_harmed(pair: Pair) -> None:
+    """A fan-out may fill the socket of a session whose tasks are over: no error reaches it, and the end drains."""
+    async with trio.open_nursery() as nursery:
+        pair.outbox.start(nursery)
+    sent = pair.fill()
+    async with trio.open_nursery() as ending:
+        ending.start_soon(pair.outbox.drain)
+        received = b""
+        while pair.outbox.pending:
+            await trio.testing.wait_all_tasks_blocked()
+            received += pair.arrived()
+    assert received + pair.arrived() == sent

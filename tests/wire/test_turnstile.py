@@ -12,20 +12,25 @@ AT_LEAST = 500.0
 FEW = 60
 
 
+async def come(turnstile: Turnstile, passed: list[int], crowd: trio.Nursery) -> None:
+    """Have a few wait before a turnstile, in order; each notes its number when it is through."""
+
+    async def one(number: int) -> None:
+        await turnstile.take_turn()
+        passed.append(number)
+
+    for number in range(FEW):
+        crowd.start_soon(one, number)
+        await trio.testing.wait_all_tasks_blocked()
+    assert turnstile.waiting == FEW
+
+
 async def test_a_few_at_a_time(nursery: trio.Nursery) -> None:
     """All who wait get through in order, only so many in one pass of the loop if that is short."""
     turnstile = Turnstile(AT_ONCE, 0.0)
     passed: list[int] = []
-
-    async def come(number: int) -> None:
-        await turnstile.take_turn()
-        passed.append(number)
-
     async with trio.open_nursery() as crowd:
-        for number in range(FEW):
-            crowd.start_soon(come, number)
-            await trio.testing.wait_all_tasks_blocked()
-        assert turnstile.waiting == FEW
+        await come(turnstile, passed, crowd)
         nursery.start_soon(turnstile.run)
         before = 0
         while len(passed) < FEW:
@@ -41,15 +46,8 @@ async def test_a_long_pass(nursery: trio.Nursery) -> None:
     """Where others are long at it, as many get through in a pass as keeps to a rate."""
     turnstile = Turnstile(AT_ONCE, AT_LEAST)
     passed: list[int] = []
-
-    async def come(number: int) -> None:
-        await turnstile.take_turn()
-        passed.append(number)
-
     async with trio.open_nursery() as crowd:
-        for number in range(FEW):
-            crowd.start_soon(come, number)
-        await trio.testing.wait_all_tasks_blocked()
+        await come(turnstile, passed, crowd)
         nursery.start_soon(turnstile.run)
         passes = 0
         while len(passed) < FEW:
