@@ -14,6 +14,16 @@ from protocol.errors import ProtocolError
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_READ: Final = frozenset(
+    {
+        b"upgrade",
+        b"connection",
+        b"sec-websocket-version",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-extensions",
+    }
+)
 _FIELD_VALUE: Final = re.compile(r"[\x20-\x7e]+")
 
 
@@ -44,7 +54,9 @@ def check_upgrade(method: str | bytes, headers: Iterable[tuple[bytes, bytes]]) -
         raise _bad("the method of a WebSocket upgrade must be GET")
     values: dict[bytes, list[str]] = {}
     for name, value in headers:
-        values.setdefault(name.lower(), []).append(value.decode("latin-1").strip(" \t"))
+        lowered = name.lower()
+        if lowered in _READ:
+            values.setdefault(lowered, []).append(value.decode("latin-1").strip(" \t"))
     if "websocket" not in _lowered(values.get(b"upgrade")):
         raise ProtocolError(ErrorCode.UPGRADE_REQUIRED, "this is a WebSocket endpoint: Upgrade must be websocket")
     if "upgrade" not in _lowered(values.get(b"connection")):

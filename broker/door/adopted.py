@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from broker.door.address import ClientAddress
+from broker.door.hosted import hosted_peer
 from broker.door.state import DoorState, Kind
-from broker.wire import OpenConnection, Peer, PlainWire, open_peer
+from broker.wire import OpenConnection, Peer, PlainWire
 
 __all__ = ["Adopted", "serve_adopted"]
 
@@ -53,28 +54,13 @@ async def serve_adopted(adopted: Adopted, state: DoorState) -> None:
             wire.unread(connection.unread)
         address = ClientAddress.of(connection.remote)
         with state.slots.take_over(adopted.key_id, address.counted):
-            await _serve(adopted, settled, wire, state)
+            async with hosted_peer(wire, b"", Kind.CONTROL, state, remote=wire.remote) as peer:
+                peer.take_up(connection)
+                settled()
+                await adopted.session(peer)
     except Exception:
         state.services.counters.crashed += 1
         state.services.log.exception("a connection that was taken up ended with an error of ours")
     finally:
         settled()
         adopted.raw.close()
-
-
-async def _serve(adopted: Adopted, settled: Callable[[], None], wire: PlainWire, state: DoorState) -> None:
-    peer: Peer | None = None
-    try:
-        async with open_peer(
-            wire, b"", state.peer_limits[Kind.CONTROL], remote=wire.remote, turns=state.turns[Kind.CONTROL]
-        ) as peer:
-            peer.take_up(adopted.connection)
-            state.enter(Kind.CONTROL, peer)
-            settled()
-            try:
-                await adopted.session(peer)
-            finally:
-                state.leave(Kind.CONTROL, peer)
-    finally:
-        if peer is not None:
-            state.settle(peer)

@@ -51,10 +51,16 @@ class Line:
         """Whether an address has used half of its places: its idle connections should be closed rather than kept."""
         return 2 * self.inside(host) >= self._bound()
 
+    def take_at_once(self, host: str) -> bool:
+        """Take a place if there is one and nobody of this address waits; tells whether."""
+        if host in self._lots or not self.has_room(host):
+            return False
+        self._inside[host] += 1
+        return True
+
     async def take_turn(self, host: str) -> None:
         """Take a place, after everybody of this address who came before; raises LineFull when too many wait."""
-        if self.has_room(host) and host not in self._lots:
-            self._inside[host] += 1
+        if self.take_at_once(host):
             return
         if self.waiting >= MAX_WAITING:
             raise LineFull
@@ -103,6 +109,9 @@ class Arrival:
             LineFull: it did not come.
         """
         if host is None:
+            return
+        if self._line.take_at_once(host):
+            self._host = host
             return
         if not self._line.has_room(host):
             self._entry.leave()

@@ -140,8 +140,12 @@ class Slots:
             self._pass_on(place)
 
     def _full(self, places: tuple[Place, ...]) -> Place | None:
-        bounds = {Bound.ALL: self.total, Bound.KEY: self.per_key, Bound.ADDRESS: self.per_address}
-        return next((place for place in places if self._taken.get(place, 0) >= bounds[place[0]]), None)
+        for place in places:
+            bound = place[0]
+            most = self.per_key if bound is Bound.KEY else self.per_address if bound is Bound.ADDRESS else self.total
+            if self._taken.get(place, 0) >= most:
+                return place
+        return None
 
     def _take(self, places: tuple[Place, ...]) -> Slot:
         for place in places:

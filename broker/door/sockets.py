@@ -9,13 +9,13 @@ from broker.door.arrival import Arrival
 from broker.door.control_door import admit_control, watch_transmission
 from broker.door.credentials import selected_subprotocol
 from broker.door.event_door import BAD_TOKEN, admit_event
+from broker.door.hosted import hosted_peer
 from broker.door.routes import Match, Target
 from broker.door.services import DoorServices
 from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
 from broker.http.answer import refusal
 from broker.http.request import Request
-from broker.wire.opening import open_peer
 from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire
 from protocol.codes import CloseCode, ErrorCode
@@ -107,47 +107,25 @@ def serve_socket(
 
 async def _turn_away(away: TurnedAway, wire: PlainWire, address: ClientAddress, state: DoorState) -> None:
     """Open a socket to say by its close why there is none."""
-    opened: Peer | None = None
-    try:
-        async with open_peer(
-            wire, away.answer, state.peer_limits[Kind.EVENTS], remote=address.text, turns=state.turns[Kind.EVENTS]
-        ) as opened:
-            opened.close_soon(away.code, away.reason)
-    finally:
-        if opened is not None:
-            state.settle(opened)
+    async with hosted_peer(wire, away.answer, Kind.EVENTS, state, remote=address.text, session=False) as peer:
+        peer.close_soon(away.code, away.reason)
 
 
 async def _serve_admitted(
     admitted: Admitted, wire: PlainWire, address: ClientAddress, arrival: Arrival, state: DoorState
 ) -> None:
     """Open the socket, serve it, close it, give its place back, and count how it ended."""
-    opened: Peer | None = None
-    limits = state.peer_limits[admitted.kind]
+    kind = admitted.kind
     with admitted.slot:
-        try:
-            if admitted.kind is Kind.CONTROL:
-                watch_transmission(wire.raw)
-            async with open_peer(
-                wire,
-                admitted.answer,
-                limits,
-                remote=address.text,
-                deflate=admitted.deflate,
-                turns=state.turns[admitted.kind],
-            ) as opened:
-                arrival.leave()
-                state.enter(admitted.kind, opened)
-                try:
-                    if admitted.kind in state.sent_away:
-                        opened.close_soon(CloseCode.RESTARTING, "restarting")
-                    else:
-                        await admitted.session(opened)
-                finally:
-                    state.leave(admitted.kind, opened)
-        finally:
-            if opened is not None:
-                state.settle(opened)
+        if kind is Kind.CONTROL:
+            watch_transmission(wire.raw)
+        deflate = admitted.deflate
+        async with hosted_peer(wire, admitted.answer, kind, state, remote=address.text, deflate=deflate) as peer:
+            arrival.leave()
+            if kind in state.sent_away:
+                peer.close_soon(CloseCode.RESTARTING, "restarting")
+            else:
+                await admitted.session(peer)
 
 
 def agreed_compression(upgrade: Upgrade, services: DoorServices) -> Deflate | None:

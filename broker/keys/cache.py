@@ -128,7 +128,7 @@ class KeyCache:
         vanished from the store, as all do when a store comes back empty, changes nothing.
         """
         known = self._known.get(record.hash)
-        is_current = known is not None and known.record == record
+        is_current = known is not None and (known.record is record or known.record == record)
         return self._watches.add(record, callback, disputed=not is_current)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -49,7 +49,7 @@ class Watches:
         if watched is None:
             watched = self._watched[record.hash] = _Watched(record)
             self._plan_expiry(record)
-        if disputed or watched.record != record:
+        if disputed or (watched.record is not record and watched.record != record):
             watched.disputed = True
             self.suspect(record.hash)
         token = object()

@@ -38,6 +38,7 @@ async def test_agent_behind_a_crowd(site: Site) -> None:
 async def test_all_speak_and_go_at_once(site: Site) -> None:
     """What a crowd says in the same moment, and that it goes, is dealt with a few at a time, and all of it is."""
     state, longest = site.door.state, 0
+    state.reads.at_least = 0.0  # on a busy machine every pass is long
     clients = []
     for _ in range(CROWD):
         client = socket.create_connection(site.address)
