@@ -14,18 +14,21 @@ from typing import IO, Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from broker.observe.redact import HIDDEN, is_secret_field, redact
+from broker.observe.redact import HIDDEN, is_secret_field, redact, redact_text
 from broker.observe.sink import Sink
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "exception": 40, "critical": 50}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
+
+_HARMLESS = frozenset({int, float, bool, type(None)})
 
 _threshold = _LEVELS["info"]
 
 
 def get_logger(**fields: object) -> Any:
     """Return a logger with `fields` bound to it; its methods take an event (a short sentence) and fields."""
-    return structlog.get_logger(**fields)
+    logger = structlog.get_logger(**fields)
+    return logger.bind() if structlog.is_configured() else logger  # else each line would put it together anew
 
 
 def set_level(level: str) -> None:
@@ -35,7 +38,7 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(max(_threshold, logging.INFO))
 
 
-def configure(level: str = "info", format: str = "auto", stream: IO[str] | None = None) -> None:  # noqa: A002
+def configure(level: str = "info", format: str = "auto", stream: IO[str] | None = None) -> None:  # noqa: A002  as the key is called
     """Set logging up for the whole process; `format` is auto, json or text. May be called again."""
     out = stream if stream is not None else sys.stderr
     journal = _is_journal(out, os.environ)
@@ -91,7 +94,13 @@ def _as_json(event: EventDict, **_: object) -> str:
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Hide every secret in a log line, whatever field it is in."""
     for name, value in event.items():
-        event[name] = HIDDEN if is_secret_field(name) and value else redact(value)
+        if is_secret_field(name):
+            if value:
+                event[name] = HIDDEN
+        elif type(value) is str:
+            event[name] = redact_text(value)
+        elif type(value) not in _HARMLESS:
+            event[name] = redact(value)
     return event
 
 
