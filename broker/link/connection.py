@@ -19,6 +19,7 @@ OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
 _MESSAGES = {b"message": 3, b"pmessage": 4, b"smessage": 3}
 """Kinds of messages, and of how many words each of them is made."""
 
+_Push = hiredis.PushNotification
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
 _PING = pack("PING")
 
@@ -103,12 +104,12 @@ class Connection:
             async with trio.open_nursery() as connection:
                 connection.start_soon(self._write)
                 connection.start_soon(self._ping)
-                await self._read()
-                connection.cancel_scope.cancel()
+                connection.start_soon(self._read, connection.cancel_scope)  # fewer frames to wake through
         finally:
             self.fail(STOPPED)
 
-    async def _read(self) -> None:
+    async def _read(self, tasks: trio.CancelScope) -> None:
+        """Read until the end, and end the other tasks then."""
         try:
             if self._parser.has_data():  # came together with the last answer of the login
                 await self._take()
@@ -121,6 +122,7 @@ class Connection:
             self.fail(f"the connection broke: {error.__cause__ or error}")
         except (OutOfStep, hiredis.HiredisError) as error:
             self.fail(f"the server's answers make no sense: {error}")
+        tasks.cancel()
 
     async def _take(self) -> None:
         """Hand out everything that has arrived whole; the messages between two answers are one batch."""
@@ -132,10 +134,10 @@ class Connection:
             except TypeError as error:  # a map with a list for a key
                 raise OutOfStep(str(error)) from error
             if reply is NOT_YET:
-                if self._parser.more():
+                if self._parser.doubtful and self._parser.more():
                     continue
                 break
-            if type(reply) is hiredis.PushNotification:
+            if type(reply) is _Push:
                 try:
                     kind = reply[0]
                     words = _MESSAGES.get(kind)
