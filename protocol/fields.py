@@ -80,7 +80,7 @@ def is_offset(_: object, attribute: "attrs.Attribute[Any]", value: object) -> No
 
 def whole(value: int | float | None) -> int | None:
     """Converter of times: some languages write unix seconds as floats, whose fraction is dropped."""
-    return int(value) if isinstance(value, float) and math.isfinite(value) else value  # type: ignore[return-value]
+    return int(value) if isinstance(value, float) and math.isfinite(value) else value  # type: ignore[return-value]  # refused next
 
 
 def wanted_version(value: int | float | None) -> int | None:
@@ -91,7 +91,7 @@ def wanted_version(value: int | float | None) -> int | None:
     """
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         return min(max(int(value), 0), MAX_INTEGER)
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[return-value]  # its validator refuses what is no integer
 
 
 def shortened(value: str | None) -> str | None:

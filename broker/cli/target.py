@@ -227,8 +227,8 @@ def target_options(command: F) -> F:
 
     with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
     if hasattr(command, "__click_params__"):
-        with_target.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
-    return config_options(with_target)  # type: ignore[return-value]
+        with_target.__click_params__ = command.__click_params__  # type: ignore[attr-defined]  # click's own
+    return config_options(with_target)  # type: ignore[return-value]  # it takes what click passes
 
 
 def json_option(command: F) -> F:

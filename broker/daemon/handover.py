@@ -101,8 +101,8 @@ async def _settle(peers: Sequence[Peer]) -> None:
         if count % SUSPENDED_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
     with trio.move_on_after(SETTLE_SECONDS):
-        # looked at, not waited for: an event for each session would be used once in its life, if ever
-        while not all(peer.is_settled or peer.closing for peer in peers):  # noqa: ASYNC110
+        # ASYNC110 wants an event: one for each session would be used once in its life, if ever
+        while not all(peer.is_settled or peer.closing for peer in peers):  # noqa: ASYNC110  see above
             await trio.sleep(LOOK_AGAIN)
 
 

@@ -37,7 +37,7 @@ def dev_directory() -> Path:
 
     It is in $XDG_RUNTIME_DIR, or in /tmp. Raises StartupError if somebody else owns it or may look into it.
     """
-    directory = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"signalbox-dev-{os.getuid()}"  # noqa: S108
+    directory = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"signalbox-dev-{os.getuid()}"  # noqa: S108  0700
     make_directory(directory, private=True)
     return directory
 

@@ -40,7 +40,7 @@ def run_sync(client: redis.Redis, operation: Operation[T]) -> T:
             else:
                 request = operation.send(reply)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value  # type: ignore[no-any-return]  # StopIteration knows no types
 
 
 async def run(call: Call, operation: Operation[T]) -> T:
@@ -69,6 +69,6 @@ async def run(call: Call, operation: Operation[T]) -> T:
             else:
                 request = operation.send(reply)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value  # type: ignore[no-any-return]  # StopIteration knows no types
     finally:
         operation.close()
