@@ -105,10 +105,14 @@ def _checked_key(keys: list[str]) -> str:
 
 
 def _items(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(item for value in values or () for part in value.split(",") if (item := part.strip(" \t")))
+    if not values:
+        return ()
+    return tuple(item for value in values for part in value.split(",") if (item := part.strip(" \t")))
 
 
 def _lowered(values: list[str] | None) -> tuple[str, ...]:
+    if values is not None and len(values) == 1 and "," not in values[0]:
+        return (values[0].lower(),)
     return tuple(item.lower() for item in _items(values))
 
 

@@ -5,7 +5,7 @@ from enum import Enum, auto
 import attrs
 
 from broker.http.answer import refusal
-from broker.http.paths import Pattern, match_path, parse_path
+from broker.http.paths import Pattern, has_names, match_path, parse_path
 from broker.http.request import Request
 from protocol.codes import ErrorCode
 
@@ -79,10 +79,8 @@ ROUTES = (
 )
 
 
-_ROUTES_BY_LENGTH = {
-    length: tuple(route for route in ROUTES if len(route.pattern) == length)
-    for length in {len(route.pattern) for route in ROUTES}
-}
+_ROUTES_BY_PATH = {route.pattern: route for route in ROUTES if not has_names(route.pattern)}
+_ROUTES_WITH_NAMES = tuple(route for route in ROUTES if has_names(route.pattern))
 
 
 def find_route(request: Request) -> Match:
@@ -92,7 +90,8 @@ def find_route(request: Request) -> Match:
         Refused: 404 for a path that is none, or an upgrade where there is no WebSocket; 405 with Allow for another
             method; 426 with Upgrade for a WebSocket's path without an upgrade.
     """
-    for route in _ROUTES_BY_LENGTH.get(len(request.segments), ()):
+    exact = _ROUTES_BY_PATH.get(request.segments)
+    for route in _ROUTES_WITH_NAMES if exact is None else (exact,):
         names = match_path(route.pattern, request.segments)
         if names is None:
             continue

@@ -1,24 +1,20 @@
 """One browser's session on the event socket: subscribe, events, heartbeat, and a clear answer to everything else."""
 
 import math
-import random
 
 import trio
 
+from broker.events.heartbeat import Heartbeat
 from broker.events.services import EventServices
 from broker.events.subscriptions import Subscriptions
 from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
 from broker.wire.bucket import TokenBucket
-from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer, PeerClosed
-from protocol.codec import decode_event_client, encode
+from protocol.codec import decode_event_client
 from protocol.codes import CloseCode, ErrorCode
 from protocol.errors import ProtocolError
-from protocol.events import EventError, Ping, Pong, Subscribe, Unsubscribe
-from protocol.frames import text_frame
-
-PING = text_frame(encode(Ping()))
+from protocol.events import EventError, Pong, Subscribe, Unsubscribe
 
 RESUBSCRIPTION_SPARE = 50
 """Messages beyond one whole resubscription that a client may send in one go."""
@@ -35,12 +31,12 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
     try:
         async with trio.open_nursery() as tasks:
             peer.start(tasks)
-            tasks.start_soon(session.beat)
-            tasks.start_soon(session.subscriptions.run)
+            session.subscriptions.start(tasks)
             await session.read()
             tasks.cancel_scope.cancel()
     finally:
         unwatch()
+        session.heartbeat.stop()
         session.subscriptions.release_all()
         log_close(
             services.log,
@@ -55,18 +51,15 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
 
 
 class EventSession:
-    """The state of one session; each method that loops is the body of one of its tasks."""
+    """The state of one session, and what its client says."""
 
     __slots__ = (
-        "_answered", "_bad_in_a_row", "_bucket", "_pausing_since", "_peer", "_pulse", "_services", "messages",
-        "subscriptions",
+        "_bad_in_a_row", "_bucket", "_pausing_since", "_peer", "_services", "heartbeat", "messages", "subscriptions",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
         self._peer = peer
         self._services = services
-        self._pulse = Doorbell()
-        self._answered = False
         limits = services.config.limits
         self._bucket = TokenBucket(
             limits.max_subscriptions + RESUBSCRIPTION_SPARE, limits.messages_per_second, trio.current_time()
@@ -74,6 +67,7 @@ class EventSession:
         self._pausing_since = math.inf
         self._bad_in_a_row = 0
         self.messages = 0
+        self.heartbeat = Heartbeat(peer, services)
         self.subscriptions = Subscriptions(peer, key, services)
 
     async def read(self) -> None:
@@ -96,30 +90,9 @@ class EventSession:
             self._bad_in_a_row = 0
             match command:
                 case Pong():
-                    self._answered = True
-                    self._pulse.ring()
+                    self.heartbeat.answer()
                 case Subscribe() | Unsubscribe():
                     await self.subscriptions.put(command)
-
-    async def beat(self) -> None:
-        """Ping the client; one that leaves a ping unanswered is closed with 4408."""
-        alarms = self._services.alarms
-        share = random.uniform(0.5, 1)  # of the first interval: sessions that came together are not asked together
-        while True:
-            events = self._services.config.events
-            due = alarms.set(self._pulse, events.ping_interval * share)
-            share = 1.0
-            while trio.current_time() < due:  # the bell also rings for alarms that are over, and for pongs
-                await self._pulse.wait()
-            self._answered = False
-            self._peer.send(PING)
-            late = alarms.set(self._pulse, events.pong_timeout)
-            while not self._answered and trio.current_time() < late:
-                await self._pulse.wait()
-            if not self._answered:
-                self._services.counters.heartbeats_missed += 1
-                self._peer.close_soon(CloseCode.HEARTBEAT_MISSED, "no pong")
-                await trio.sleep_forever()
 
     def on_key_change(self, record: KeyRecord | None) -> None:
         """Close when the key is no longer good; a rotated key keeps its sessions."""
@@ -145,4 +118,4 @@ class EventSession:
         if self._bad_in_a_row >= MAX_BAD_MESSAGES:
             self._peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that cannot be read")
         else:
-            self.subscriptions.put_error(EventError(error.code, error.message, error.channel))
+            self.subscriptions.take(EventError(error.code, error.message, error.channel))

@@ -1,6 +1,7 @@
 """A session's subscriptions: its commands are carried out and answered in order, each after Redis has confirmed."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 
 import redis.exceptions
@@ -11,7 +12,6 @@ from broker.events.hub import Channel
 from broker.events.services import EventServices
 from broker.link.errors import LinkDown
 from broker.store.key_record import KeyRecord
-from broker.wire.doorbell import Doorbell
 from broker.wire.peer import Peer
 from protocol.channels import Grant, grant_for, namespace_of
 from protocol.codec import encode
@@ -20,6 +20,7 @@ from protocol.events import EventError, Subscribe, Subscribed, Unsubscribe, Unsu
 from protocol.frames import text_frame
 
 Command = Subscribe | Unsubscribe | EventError
+Rest = Callable[[], Awaitable[None]]
 
 WAITING_PER_SUBSCRIPTION = 2
 """Commands that may wait (the link to Redis is down), for each subscription that a session may hold."""
@@ -38,7 +39,7 @@ class Subscriptions:
     """
 
     __slots__ = (
-        "_accounts", "_bell", "_commands", "_grant", "_held", "_key", "_namespaces", "_peer", "_room", "_services",
+        "_accounts", "_commands", "_grant", "_held", "_key", "_namespaces", "_peer", "_room", "_services", "_tasks",
         "most",
     )  # fmt: skip
 
@@ -48,56 +49,66 @@ class Subscriptions:
         self._services = services
         self._namespaces: tuple[str, ...] = ()
         self._grant = Grant((), frozenset())
-        self._commands: deque[Command] | None = None  # only while there are any: an empty one weighs 600 bytes
-        self._bell = Doorbell()
+        self._commands: deque[Command] | None = None  # those behind one that waits; None while none does
+        self._tasks: trio.Nursery | None = None
         self._room: trio.Event | None = None
         self._held: dict[str, Channel] = {}
         self._accounts: dict[str, tuple[int, int]] = {}
         self.most = 0
 
+    def start(self, session: trio.Nursery) -> None:
+        """Take commands from now on; what has to wait for Redis does so in a task of this nursery."""
+        self._tasks = session
+
     async def put(self, command: Command) -> None:
-        """Queue a command; waits while too many wait already, which holds the client back."""
+        """Carry a command out in its turn; waits while too many wait already, which holds the client back."""
         while (
             self._commands
             and len(self._commands) >= self._services.config.limits.max_subscriptions * WAITING_PER_SUBSCRIPTION
         ):
             self._room = trio.Event()
             await self._room.wait()
-        self.put_error(command)
+        self.take(command)
 
-    def put_error(self, command: Command) -> None:
-        """Queue an answer in its place among the others."""
-        if self._commands is None:
+    def take(self, command: Command) -> None:
+        """Give an answer in its place among the others, or carry out a command that there is room for."""
+        if self._commands is not None:
+            self._commands.append(command)
+            return
+        rest = self._begin(command)
+        if rest is not None:
+            assert self._tasks is not None, "start() comes first"
             self._commands = deque()
-        self._commands.append(command)
-        self._bell.ring()
+            self._tasks.start_soon(self._carry_on, rest)
 
-    async def run(self) -> None:
-        """Carry out the commands for ever; the body of the session's subscription task."""
-        while True:
-            await self._bell.wait()
-            while self._commands:
-                await self._carry_out(self._commands.popleft())
-                if self._room is not None:
-                    self._room.set()
-                    self._room = None
-            self._commands = None
+    async def _carry_on(self, rest: Rest) -> None:
+        """Do the rest of a command, which has to wait, and then those that have come behind it."""
+        await rest()
+        while self._commands:
+            following = self._begin(self._commands.popleft())
+            if following is not None:
+                await following()
+            if self._room is not None:
+                self._room.set()
+                self._room = None
+        self._commands = None
 
     def release_all(self) -> None:
         """Give all channels up; the session is over."""
+        self._tasks = None
         for channel in self._held.values():
             self._release(channel)
         self._held.clear()
 
-    async def _carry_out(self, command: Command) -> None:
+    def _begin(self, command: Command) -> Rest | None:
+        """Carry a command out as far as nobody must be waited for; returns what then remains to be done."""
         match command:
             case Subscribe():
                 refusal = self._refusal(command.channel)
-                if refusal is not None:
-                    self._services.counters.messages_refused[refusal.code] += 1
-                    self._say(refusal)
-                else:
-                    await self._subscribe(command)
+                if refusal is None:
+                    return self._begin_subscription(command)
+                self._services.counters.messages_refused[refusal.code] += 1
+                self._say(refusal)
             case Unsubscribe(channel=name):
                 channel = self._held.pop(name, None)
                 if channel is not None:
@@ -105,6 +116,7 @@ class Subscriptions:
                 self._say(Unsubscribed(name))
             case EventError():
                 self._say(command)
+        return None
 
     def _refusal(self, name: str) -> EventError | None:
         if not self._granted().allows(name):
@@ -122,16 +134,27 @@ class Subscriptions:
             self._grant = _shared_grant(self._key.channels, self._key.workflow_id, namespaces)
         return self._grant
 
-    async def _subscribe(self, command: Subscribe) -> None:
+    def _begin_subscription(self, command: Subscribe) -> Rest | None:
         name = command.channel
-        if name in self._held and command.since is None:
-            self._say(Subscribed(name))
-            return
         channel = self._held.get(name)
+        if channel is not None and command.since is None:
+            self._say(Subscribed(name))
+            return None
+        is_confirmed = True
         if channel is None:
             channel = self._held[name] = self._services.hub.hold(name)
             self._services.counters.subscriptions += 1
             self.most = max(self.most, len(self._held))
+            is_confirmed = channel.confirmation.confirmed
+        if is_confirmed and not self._wants_history(command):
+            self._go_live(channel, command)
+            return None
+        return partial(self._finish, command, channel)
+
+    async def _finish(self, command: Subscribe, channel: Channel) -> None:
+        """Wait for Redis, then go live."""
+        name = command.channel
+        if name not in self._accounts:
             try:
                 await channel.confirmation.wait()
             except redis.exceptions.RedisError as error:
@@ -140,11 +163,13 @@ class Subscriptions:
                 self._services.log.error("Redis refused a subscription", channel=name, why=str(error))
                 self._say(EventError(ErrorCode.UNAVAILABLE, "this channel cannot be subscribed to now", name))
                 return
-        if command.since is not None and namespace_of(name) in self._services.config.events.history:
+        if command.since is not None and self._wants_history(command):
             await self._recover(channel, command.since)
         else:
-            self._go_live(channel)
-            self._say(Subscribed(name, None if command.since is None else False))
+            self._go_live(channel, command)
+
+    def _wants_history(self, command: Subscribe) -> bool:
+        return command.since is not None and namespace_of(command.channel) in self._services.config.events.history
 
     async def _recover(self, channel: Channel, since: str) -> None:
         """Send what was missed after `since`, then go live, without a gap or a double at the seam."""
@@ -179,9 +204,10 @@ class Subscriptions:
                 return catch_up, recovered, missed
             await trio.sleep(RETRY_SECONDS)
 
-    def _go_live(self, channel: Channel) -> None:
+    def _go_live(self, channel: Channel, command: Subscribe) -> None:
         channel.join(self._peer.id, self._peer.outbox)
         self._keep_account(channel)
+        self._say(Subscribed(channel.name, None if command.since is None else False))
 
     def _keep_account(self, channel: Channel) -> None:
         self._accounts.setdefault(channel.name, (channel.frames, channel.bytes[self._peer.outbox.window]))

@@ -1,6 +1,6 @@
 """Patterns of paths, as tables of routes are written in them: "/ws/control/{org_id}"."""
 
-__all__ = ["Pattern", "match_path", "parse_path"]
+__all__ = ["Pattern", "has_names", "match_path", "parse_path"]
 
 Pattern = tuple[str, ...]
 """The segments of a path; one in braces matches any non-empty segment and names it."""
@@ -9,6 +9,11 @@ Pattern = tuple[str, ...]
 def parse_path(path: str) -> Pattern:
     """Return the pattern that a path with names in braces means."""
     return tuple(path[1:].split("/"))
+
+
+def has_names(pattern: Pattern) -> bool:
+    """Tell whether a pattern means more than one path."""
+    return any(segment.startswith("{") for segment in pattern)
 
 
 def match_path(pattern: Pattern, segments: tuple[str, ...]) -> dict[str, str] | None:

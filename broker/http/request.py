@@ -29,12 +29,21 @@ class Request:
             ("ws", "control", "a/b"); a slash at the end gives an empty last segment.
         query: name and decoded value, in order.
         headers: names in lower case, values stripped, as bytes.
+        is_upgrade: whether the client asks for a WebSocket (RFC 6455 section 4.1): an Upgrade header names it.
     """
 
     method: str
     segments: tuple[str, ...]
     query: tuple[tuple[str, str], ...]
     headers: tuple[tuple[bytes, bytes], ...]
+    is_upgrade: bool = attrs.field(init=False)
+
+    @is_upgrade.default
+    def _names_websocket(self) -> bool:
+        return any(
+            name == b"upgrade" and b"websocket" in (token.strip() for token in value.lower().split(b","))
+            for name, value in self.headers
+        )
 
     def header(self, name: bytes) -> str | None:
         """Return the only value of a header (`name` in lower case), None when it is absent.
@@ -68,14 +77,6 @@ class Request:
     def has_body(self) -> bool:
         """Whether a body follows the head (RFC 9112 section 6.3)."""
         return bool(self.content_length) or any(name == b"transfer-encoding" for name, _ in self.headers)
-
-    @property
-    def is_upgrade(self) -> bool:
-        """Whether the client asks for a WebSocket (RFC 6455 section 4.1): an Upgrade header that names it."""
-        return any(
-            name == b"upgrade" and b"websocket" in (token.strip() for token in value.lower().split(b","))
-            for name, value in self.headers
-        )
 
 
 def parse_request(method: bytes, target: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> Request:

@@ -1,7 +1,7 @@
 """A connected WebSocket peer, as a session sees it: synchronous sends, awaited messages, one orderly end."""
 
 import math
-import secrets
+import os
 import time
 from collections.abc import Callable
 
@@ -58,7 +58,7 @@ class Peer:
         deflate: Deflate | None = None,
         turns: Turns = ALONE,
     ) -> None:
-        self.id = secrets.token_hex(6)
+        self.id = os.urandom(6).hex()
         self.wire = wire
         self.remote = remote or wire.remote
         self.opened_at = time.time()
