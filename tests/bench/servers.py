@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CHANNEL = "workflow:bench"
 CLIENTS = 20_000
+CONFIG = "signalbox.toml"
 
 
 @attrs.frozen
@@ -33,10 +34,11 @@ class Server:
 
 @attrs.frozen
 class Rig:
-    """All servers, the Redis between them, and how to make the broker's clients trust it."""
+    """All servers, the Redis between them, the broker's configuration, and how to make its clients trust it."""
 
     servers: tuple[Server, ...]
     redis_port: int
+    config: Path
     certificate: Path | None
 
 
@@ -61,13 +63,13 @@ def running(tls: bool = False, only_broker: bool = False) -> Iterator[Rig]:
                 servers.append(_floor(stack, folder, redis_port))
             if has_peer():
                 servers.append(_peer(stack, redis_port, certificate, key))
-        yield Rig(tuple(servers), redis_port, certificate)
+        yield Rig(tuple(servers), redis_port, folder / CONFIG, certificate)
 
 
 def _broker(stack: ExitStack, folder: Path, redis_port: int, certificate: Path | None, key: Path | None) -> Server:
     port = free_port()
     files = f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n' if certificate else ""
-    config = folder / "signalbox.toml"
+    config = folder / CONFIG
     config.write_text(
         f'[server]\nbind = "127.0.0.1:{port}"\n{files}[redis]\nurl = "redis://127.0.0.1:{redis_port}/0"\n'
         f'[limits]\nmax_connections_per_key = {CLIENTS}\n[admin]\nbind = ""\n'
