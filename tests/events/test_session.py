@@ -293,7 +293,8 @@ async def test_a_ping_that_is_not_answered_ends_with_4408(autojump_clock: trio.t
         assert await browser.hear() == {"type": "ping"}
         pinged = trio.current_time()
         assert await browser.ending() == 4408
-        assert events.pong_timeout - 0.1 <= trio.current_time() - pinged <= events.pong_timeout + 0.2
+        late = trio.current_time() - pinged - events.pong_timeout
+        assert -0.1 <= late <= TICK + 0.01  # a sum of ticks may be rounded up into the next one
     assert services.counters.heartbeats_missed == 1
 
 
