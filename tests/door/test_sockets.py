@@ -302,7 +302,7 @@ async def test_browsers_are_sent_away_before_agents(site: Site) -> None:
     """While nobody but browsers is sent away, an agent still has its session."""
     site.door.send_away(Kind.EVENTS)
     async with await site.websocket("/ws/control/acme", X_API_Key="nr_live_good") as agent:
-        assert (await agent.receive()).startswith("control k1")
+        assert str(await agent.receive()).startswith("control k1")
     async with await site.websocket(EVENTS) as browser:
         assert (await browser.wait_closed()).code == 1012
 
