@@ -154,7 +154,7 @@ class FanOut:
             roster = channel.remaining(roster, 0)
         step = max(1, min(SLICE, SLICE_BYTES // len(data)))
         while at < len(roster.subscribers):
-            if turn.is_over(0):
+            if turn.is_over(0) or (step < SLICE and turn.is_long()):  # a turn alone looks after more writes than this
                 await turn.end()
                 if not roster.is_current(channel.version):
                     roster, at = channel.remaining(roster, at), 0

@@ -1,10 +1,14 @@
 """How long the event loop is held."""
 
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
+import pytest
 import trio
 import trio.testing
 
+from broker.admin import lag as lag_module
 from broker.admin.lag import LoopLag
 
 
@@ -19,6 +23,28 @@ async def test_every_stop_is_seen(nursery: trio.Nursery) -> None:
     assert sum(lag.histogram.counts) > passes
     assert lag.histogram.total >= 0.05
     assert lag.worst() >= 0.05
+
+
+def test_every_pass_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The histogram has every pass in its bucket, also those that are short and follow a longer one."""
+    now = 100.0
+
+    def looks() -> Iterator[float]:
+        nonlocal now
+        for lag in (0.0007, 0.0001, 0.0002, 0.0004, 0.0002, 0.0042, 0.0001):
+            yield now  # the loop has woken
+            now += lag
+            yield now
+            now += 1.0
+
+    monkeypatch.setattr(lag_module, "time", SimpleNamespace(perf_counter=looks().__next__))
+    lag = LoopLag()
+    for _ in range(7):
+        lag.after_io_wait(1.0)
+        lag.before_io_wait(1.0)
+    assert lag.histogram.counts == [5, 1, 0, 1, *[0] * 11]
+    assert lag.histogram.total == pytest.approx(0.0059)
+    assert lag.worst(now) == pytest.approx(0.0042)
 
 
 async def test_an_idle_loop_is_not_woken(autojump_clock: trio.abc.Clock, nursery: trio.Nursery) -> None:

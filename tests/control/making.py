@@ -1,10 +1,43 @@
-"""Publications and snapshots made by hand."""
+"""Publications and snapshots made by hand, and a control plane without its Redis."""
 
+import structlog
+
+from broker.config import Config
+from broker.control.plane import ControlPlane, build_control
 from broker.control.publication import Publication
+from broker.keys import KeyCache
+from broker.link.address import Address
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters
+from broker.store.drive import Call
+from broker.store.key_record import KeyRecord
+from broker.store.layout import Layout
 from broker.store.snapshot import Position, Snapshot, StoredWorkflow
 from protocol.codec import encode
 from protocol.control import PolicyInvalidated, StateChange, Workflow
 from protocol.states import State
+
+KEY = KeyRecord("0" * 64, "key_1", "acme")
+
+
+async def nobody(*_: object) -> object:
+    """Play a store that is never asked."""
+    raise AssertionError("the store is not asked")
+
+
+def unconnected_plane(call: Call = nobody) -> ControlPlane:
+    """Return a control plane that does not run, and whose link is not connected; `call` answers for the store."""
+    layout, counters = Layout(), Counters()
+    return build_control(
+        config=Config(),
+        layout=layout,
+        link=SubscriptionLink(Address.parse("redis://127.0.0.1:1"), "control"),
+        call=call,
+        keys=KeyCache(layout, call, counters),
+        counters=counters,
+        log=structlog.get_logger("test"),
+        broker_id="b1",
+    )
 
 
 def change(

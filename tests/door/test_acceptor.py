@@ -9,7 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from broker.http import HttpBounds, acceptor
+from broker.http import HttpBounds, acceptor, listen
+from broker.http.gate import Gate
+from broker.observe import Counters, Repeated, get_logger
 from tests.door.conftest import BOUNDS, Site
 from tests.support import RawClient
 
@@ -51,6 +53,39 @@ async def test_crowded_door_keeps_no_connection_alive(site: Site, bounds: HttpBo
         assert (await one.request("GET", "/health/live")).headers["connection"] == "close"
         assert await one.read_to_end() == b""
         del two
+
+
+class Steps(trio.abc.Instrument):
+    """Notes how many connections each step of a task has taken: between two steps all others have theirs."""
+
+    def __init__(self, taken: list[socket.socket]) -> None:
+        self._taken = taken
+        self._before = 0
+        self.counts: list[int] = []
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count."""
+        self.counts.append(len(self._taken) - self._before)
+        self._before = len(self._taken)
+
+
+async def test_others_have_their_turn_while_a_crowd_is_taken(nursery: trio.Nursery) -> None:
+    """Of many that wait in the backlog a dozen are taken at once, about 2 ms of work, then others are asked first."""
+    taken: list[socket.socket] = []
+    steps = Steps(taken)
+    with listen("127.0.0.1:0") as listener:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(50)]
+        trio.lowlevel.add_instrument(steps)
+        nursery.start_soon(
+            acceptor.accept_forever, listener, Gate(1000), taken.append, Counters(), Repeated(get_logger())
+        )
+        while len(taken) < 50:
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(steps)
+        nursery.cancel_scope.cancel()
+        for each in clients + taken:
+            each.close()
+    assert 8 <= max(steps.counts) <= 16
 
 
 @pytest.fixture

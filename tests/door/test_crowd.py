@@ -1,6 +1,7 @@
 """Event upgrades in a crowd: in order, a few at a time, and behind agents."""
 
 import socket
+from itertools import pairwise
 
 import pytest
 import trio
@@ -34,11 +35,23 @@ async def test_agent_behind_a_crowd(site: Site) -> None:
         client.close()
 
 
+class Passes(trio.abc.Instrument):
+    """Notes how many browsers are here after each pass of the loop."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.here = [CROWD]
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Count."""
+        self.here.append(len(self._site.door.peers(Kind.EVENTS)))
+
+
 @pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
 async def test_all_speak_and_go_at_once(site: Site) -> None:
     """What a crowd says in the same moment, and that it goes, is dealt with a few at a time, and all of it is."""
     state, longest = site.door.state, 0
-    state.reads.at_least = 0.0  # on a busy machine every pass is long
+    state.reads.at_least = state.exits.at_least = 0.0  # on a busy machine every pass is long
     clients = []
     for _ in range(CROWD):
         client = socket.create_connection(site.address)
@@ -55,5 +68,46 @@ async def test_all_speak_and_go_at_once(site: Site) -> None:
     assert state.reads.at_once <= longest < CROWD / 2
     for client in clients:
         client.close()
+    passes = Passes(site)
+    trio.lowlevel.add_instrument(passes)
     while site.door.peers(Kind.EVENTS):
         await trio.lowlevel.checkpoint()
+    trio.lowlevel.remove_instrument(passes)
+    assert max(before - after for before, after in pairwise(passes.here)) < CROWD / 6
+
+
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_agent_speaks_in_a_crowd(site: Site) -> None:
+    """What an agent says in the same moment as a crowd of browsers is read before most of what they say."""
+    site.door.state.reads.at_least = 0.0  # on a busy machine every pass is long
+    clients = []
+    for target in [b"/ws/?token=nr_live_good"] * CROWD + [b"/ws/control/acme"]:
+        client = socket.create_connection(site.address)
+        client.sendall(b"GET " + target + HEAD)
+        clients.append(client)
+    while len(site.door.peers(Kind.EVENTS)) < CROWD or not site.door.peers(Kind.CONTROL):
+        await trio.lowlevel.checkpoint()
+    (agent,) = site.door.peers(Kind.CONTROL)
+    for client in clients[:-1]:
+        client.sendall(b"\x81\x85\0\0\0\0hello")
+    while site.door.state.reads.waiting < CROWD / 2:
+        await trio.lowlevel.checkpoint()
+    clients[-1].sendall(b"\x81\x85\0\0\0\0hello")
+    while not agent.scanner.messages:
+        await trio.lowlevel.checkpoint()
+    assert site.door.state.reads.waiting > CROWD / 4
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize(("newcomers", "crowded"), [(128, False), (129, True)])
+async def test_a_crowd_is_more_than_128(site: Site, newcomers: int, crowded: bool) -> None:
+    """So many in a row, or on their way at the same time, need not wait for each other; one more makes a crowd."""
+    gate = site.door.state.gate
+    gate.in_a_row = newcomers
+    assert site.door.state.is_crowded is crowded
+    gate.in_a_row = 0
+    assert not site.door.state.is_crowded
+    for _ in range(newcomers):
+        gate.enter()
+    assert site.door.state.is_crowded is crowded

@@ -298,6 +298,15 @@ async def test_late_session(site: Site, target: bytes, kind: Kind) -> None:
     assert site.services.counters.closed == {1012: 1}
 
 
+async def test_browsers_are_sent_away_before_agents(site: Site) -> None:
+    """While nobody but browsers is sent away, an agent still has its session."""
+    site.door.send_away(Kind.EVENTS)
+    async with await site.websocket("/ws/control/acme", X_API_Key="nr_live_good") as agent:
+        assert str(await agent.receive()).startswith("control k1")
+    async with await site.websocket(EVENTS) as browser:
+        assert (await browser.wait_closed()).code == 1012
+
+
 async def test_reconfigure(site: Site) -> None:
     """New limits hold for those that come after; who is there stays."""
     clients = [await site.websocket(EVENTS) for _ in range(2)]

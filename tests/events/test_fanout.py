@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from broker.events.fanout import JOIN_BYTES, joined
+from broker.wire import turn
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
 from broker.wire.turn import MAX_WRITES
@@ -64,6 +66,19 @@ def test_joined_chunks_are_bounded_and_lose_nothing(size: int) -> None:
         assert len(data) <= JOIN_BYTES or count == 1
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return a clock that stands at `now`, and counts the `looks` that turns have at it."""
+    made = SimpleNamespace(now=100.0, looks=0)
+
+    def look() -> float:
+        made.looks += 1
+        return float(made.now)
+
+    monkeypatch.setattr(turn, "time", SimpleNamespace(perf_counter=look))
+    return made
+
+
 class Steps(trio.abc.Instrument):
     """Notes how many writes were made within each step of a task: between two steps all others have theirs."""
 
@@ -88,6 +103,32 @@ async def test_others_have_their_turn_within_a_long_fan_out(stage: Stage) -> Non
     trio.lowlevel.remove_instrument(steps)
     assert sum(steps.writes) == 3 * MAX_WRITES
     assert max(steps.writes) <= MAX_WRITES
+
+
+async def test_others_have_their_turn_between_large_writes(stage: Stage, clock: SimpleNamespace) -> None:
+    """Large events take long to write: after each MiB of them the clock is looked at, and others run if it is time."""
+    listeners = stage.listeners(stage.channel(A), 64)
+
+    def slowly(data: bytes) -> int:
+        clock.now += 0.001
+        return len(data)
+
+    for listener in listeners:
+        listener.takes = slowly
+    steps = Steps(listeners)
+    trio.lowlevel.add_instrument(steps)
+    await stage.fan_out.on_batch([message(A, 1, padding=300_000)])
+    await trio.lowlevel.checkpoint()
+    trio.lowlevel.remove_instrument(steps)
+    assert sum(steps.writes) == 64
+    assert max(steps.writes) <= 4
+
+
+async def test_small_writes_go_by_without_a_look_at_the_clock(stage: Stage, clock: SimpleNamespace) -> None:
+    """What a look at the clock costs is shared by a hundred writes or so, if they are small."""
+    stage.listeners(stage.channel(A), 1024)
+    await stage.fan_out.on_batch([message(A, 1)])
+    assert 1024 / 256 <= clock.looks <= 1024 / 64
 
 
 async def test_who_leaves_during_a_pause_gets_nothing_more(stage: Stage) -> None:

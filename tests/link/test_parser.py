@@ -54,5 +54,7 @@ def test_too_many_elements(kind: bytes, before: bytes, size: int) -> None:
 
 
 def test_as_many_as_may_be() -> None:
-    """One fewer is waited for."""
-    assert replies([b"*%d\r\n:1\r\n" % MAX_ELEMENTS]) == []
+    """Ten million elements less one are waited for, and one more is refused: a list for them is 80 MB."""
+    assert replies([b"*9999999\r\n:1\r\n"]) == []
+    with pytest.raises(OutOfStep, match="more than 9999999 elements"):
+        replies([b"*10000000\r\n"])

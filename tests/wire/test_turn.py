@@ -1,34 +1,46 @@
 """Sharing the loop: when a turn is over."""
 
-import time
+from types import SimpleNamespace
 
+import pytest
 import trio
 
-from broker.wire.turn import MAX_SECONDS, MAX_WRITES, Turn
+from broker.wire import turn as module
+from broker.wire.turn import Turn
 
 
-async def test_a_turn_is_over_after_so_many_writes() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return a clock that stands at `now`, and is what turns look at."""
+    made = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: made.now))
+    return made
+
+
+async def test_a_turn_is_over_after_256_writes(clock: SimpleNamespace) -> None:
     """Counted one by one or in lots, the bound is exact, and `end` begins anew."""
     turn = Turn()
-    turn._until = float("inf")
-    assert [turn.is_over() for _ in range(MAX_WRITES)] == [False] * (MAX_WRITES - 1) + [True]
+    assert [turn.is_over() for _ in range(256)] == [False] * 255 + [True]
     await turn.end()
-    turn._until = float("inf")
-    turn.spend(MAX_WRITES - 1)
+    turn.spend(255)
     assert not turn.is_over(0)
     turn.spend(1)
     assert turn.is_over(0)
 
 
-def test_a_turn_is_over_when_its_time_is() -> None:
-    """However little was written."""
+async def test_a_turn_is_over_after_2_ms(clock: SimpleNamespace) -> None:
+    """However little was written, and `end` begins anew."""
     turn = Turn()
-    until = time.perf_counter() + MAX_SECONDS
-    while time.perf_counter() <= until:
-        pass
-    assert turn.is_long()
-    turn.spend(16)
-    assert turn.is_over(0)
+    for _ in range(2):
+        turn.spend(16)
+        clock.now += 0.0019
+        assert not turn.is_long()
+        assert not turn.is_over(0)
+        clock.now += 0.0002
+        assert turn.is_long()
+        turn.spend(16)
+        assert turn.is_over(0)
+        await turn.end()
 
 
 async def test_the_end_of_a_turn_lets_others_run() -> None:

@@ -1,0 +1,40 @@
+"""Writing down who is here."""
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from broker.control.member import Member
+from broker.store.presence import PUT_PRESENCE
+from broker.wire import Peer, PeerLimits, PlainWire
+from tests.control.making import KEY, unconnected_plane
+
+LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+
+
+@pytest.mark.parametrize(("sessions", "writes"), [(500, [500]), (501, [500, 1])])
+async def test_many_at_once(
+    sessions: int, writes: list[int], autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Those who come together are written together, but no more than 500 in one step: the store stands still for it."""
+    steps: list[int] = []
+
+    async def call(*words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        if PUT_PRESENCE.sha in words:
+            _, _, _, _, _, *rest = words  # EVALSHA, the script, 1, its key, how long to live
+            steps.append(len(rest) // 2)
+        return 1
+
+    services = unconnected_plane(call).services
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = PlainWire(ours)
+        for _ in range(sessions):
+            services.presence.put(Member(services, Peer(wire, LIMITS), KEY, "nr_live_x"))
+        nursery.start_soon(services.presence.run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert steps == writes
