@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
+import signal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -135,7 +136,7 @@ class EmbeddedServer:
                     self._child = None
                     # Nothing of an ephemeral server is worth waiting for.
                     await child.stop(grace=5.0 if self.durable else 0.0)
-                reason = f"it ended with status {status}"
+                reason = _ending(status)
             except StartupError as error:
                 if first:
                     raise
@@ -183,6 +184,16 @@ async def _ping(path: Path) -> bytes:
     except (OSError, trio.BrokenResourceError):
         pass
     return b""
+
+
+def _ending(status: int) -> str:
+    """Say how the server ended, by its exit status: negative for a signal."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        return f"it was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"it was killed by signal {-status}"
 
 
 def _last_lines(log: Path) -> str:
