@@ -18,6 +18,9 @@ RESTORE = load_script("organization", "restore")
 
 _AT_ONCE: Final = 200
 
+RESTORED: Final = "restored"
+"""The actor of what is written back, where it is not known who acted: live messages do not tell brokers."""
+
 
 @attrs.frozen
 class Restored:
@@ -92,7 +95,7 @@ def _batches(known: Iterable[StoredWorkflow]) -> Iterable[list[Argument]]:
             json_text(workflow.reason),
             workflow.updated_at,
             stored.message_id,
-            actor_text(stored.actor),
+            actor_text(stored.actor or RESTORED),
             stored.at_ms,
         ]
         if len(words) >= 8 * _AT_ONCE:
