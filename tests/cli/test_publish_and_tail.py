@@ -11,12 +11,13 @@ from pathlib import Path
 from broker.publisher import Publisher
 from tests.cli.conftest import Shell
 from tests.conftest import Valkey
+from tests.support.process import INTERRUPTIBLE
 
 
 @contextmanager
 def tailing(shell: Shell, *args: str) -> "Iterator[subprocess.Popen[str]]":
     """Run `signalbox tail` until it listens; afterwards ctrl-C must end it without a word."""
-    command = [sys.executable, "-m", "broker", "tail", *args, "--config", str(shell.config)]
+    command = [*INTERRUPTIBLE, sys.executable, "-m", "broker", "tail", *args, "--config", str(shell.config)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     try:
         assert process.stderr is not None
