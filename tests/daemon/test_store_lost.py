@@ -39,6 +39,6 @@ async def test_agents_are_known_as_soon_as_the_store_is_back(valkey: Valkey) -> 
         await until_known(whole)
         crash = valkey.client.pipeline(transaction=True)
         crash.flushall()
-        crash.execute_command("CLIENT", "KILL", "SKIPME", "yes")
+        crash.client_kill_filter(skipme=True)
         crash.execute()
         await until_known(whole)
