@@ -55,7 +55,7 @@ def test_publish_reaches_redis(shell: Shell, valkey: Valkey) -> None:
 def test_publish_tells_when_nobody_heard(shell: Shell) -> None:
     """An event that is lost, or that nobody can ever subscribe to, is worth a hint."""
     result = shell("publish", "workflow:a", "t")
-    assert "heard by 0 subscribers" in result.stdout
+    assert "heard by 0 brokers" in result.stdout
     assert "nobody will ever see" in result.stderr
     assert "not among events.namespaces" in shell("publish", "other:a", "t").stderr
 

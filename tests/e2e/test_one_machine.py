@@ -24,6 +24,13 @@ Measured = Callable[[str, float], None]
 
 ROOT = Path(__file__).parents[2]
 
+README = ROOT / "README.md"
+
+
+def python(program: str) -> list[str]:
+    """Return the command that runs a program as `.venv/bin/python` of a checkout does."""
+    return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", program]
+
 
 @attrs.frozen
 class Checkout:
@@ -121,6 +128,10 @@ def test_make_run(checkout: Checkout) -> None:
             assert agent.next("killed")["reason"] == "trying it out"
             assert re.search(r"demo\s+Killed", checkout.type(status))
             assert agent.end() == []
+            (example,) = re.findall(r"(?s)```python\n(from broker.*?)```", README.read_text())
+            (redis,) = re.findall(r"(?m)^ +redis +(\S+)$", said)
+            checkout.type(shlex.join(python(re.sub(r'"unix://.*"', f'"{redis}"', example))))
+            tailing.find(tailing.out, lambda line: '"success"' in line or None)
             assert tailing.stop(SIGINT) == 0
         refused(second, checkout.runtime)
         store = store_of(broker.pid)
