@@ -18,9 +18,6 @@ RESTORE = load_script("organization", "restore")
 
 _AT_ONCE: Final = 200
 
-RESTORED: Final = "restored"
-"""The actor of what is written back, where it is not known who acted: live messages do not tell brokers."""
-
 
 @attrs.frozen
 class Restored:
@@ -95,7 +92,7 @@ def _batches(known: Iterable[StoredWorkflow]) -> Iterable[list[Argument]]:
             json_text(workflow.reason),
             workflow.updated_at,
             stored.message_id,
-            actor_text(stored.actor or RESTORED),
+            actor_text(stored.actor),
             stored.at_ms,
         ]
         if len(words) >= 8 * _AT_ONCE:
