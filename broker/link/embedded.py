@@ -162,6 +162,8 @@ class EmbeddedServer:
         """Wait until the server has its data and answers; loading may take as long as it takes."""
         deadline = trio.current_time() + _ANSWER_TIMEOUT
         while True:
+            if child.returncode is not None and child.returncode < 0:
+                raise StartupError(f"{self.program} did not come up: {_ending(child.returncode)}")
             if child.returncode is not None:
                 raise StartupError(f"{self.program} ended at once: {_last_lines(directory / _LOG_NAME)}")
             answer = await _ping(socket_path(directory))
