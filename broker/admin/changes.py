@@ -30,7 +30,8 @@ async def _change(action: Action, state: State) -> Answer:
     reason, force, message_id = body.text("reason"), body.flag("force"), body.id("message_id")
     body.done()
     if not await action.store(is_known(action.services.layout, organization_id)):
-        raise refusal(404, ErrorCode.NOT_FOUND, f"{organization_id} has no API key, hence no agents")
+        why = f"{organization_id} has no API key, and no agent of it is known to be connected"
+        raise refusal(404, ErrorCode.NOT_FOUND, why)
     applied = await change_state(
         action, organization_id, workflow_id, state, reason, force=force, message_id=message_id
     )

@@ -54,7 +54,10 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         if not workflows:
             hint(f"Nothing to {verb} in {org}.")
         if not target.run(is_known(target.layout, org)):
-            raise Failure(f"{org} has no API key, hence no agents.", "Is the name right? See: signalbox keys list")
+            raise Failure(
+                f"{org} has no API key, and no agent of it is known to be connected.",
+                "Is the name right? See: signalbox keys list",
+            )
         request = Request(target, org, state, reason, force, as_json)
         made = [request.make(name) for name in workflows]
         confirmed = request.receipts([applied for applied in made if applied is not None], wait) if wait else True

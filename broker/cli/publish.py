@@ -36,7 +36,7 @@ def publish(target: Target, channel: str, event_type: str, data: str | None, as_
     if as_json:
         print_json({"channel": channel, "type": event_type, "receivers": receivers})
     else:
-        click.echo(f"Published {event_type} on {channel}: heard by {counted(receivers, 'subscriber')} of Redis.")
+        click.echo(f"Published {event_type} on {channel}: heard by {counted(receivers, 'broker')}.")
     if namespace_of(channel) not in target.config.events.namespaces:
         hint(f"No client can subscribe to it: {namespace_of(channel)} is not among events.namespaces.")
     elif not receivers:

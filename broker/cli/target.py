@@ -127,12 +127,25 @@ class Target:
         if isinstance(error, NoPermissionError):
             return Failure(f"Redis at {where} does not permit this user to do that: {error}")
         if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+            if self._store_is_held():
+                return Failure(
+                    f"the broker runs, but its embedded store does not answer at {where}.",
+                    "Is it stopped, or waiting for the disk? The log of the broker says when it was started again.",
+                )
             if self.dev:
                 return Failure("no dev broker runs on this machine.", "Start one with: make run")
             if self.config.redis.url == "embedded":
                 return Failure(f"no broker with an embedded store runs here: nothing answers at {where}.")
             return Failure(f"Redis at {where} cannot be reached: {_first_line(error)}")
         return Failure(f"Redis at {where} refused: {_first_line(error)}")
+
+    def _store_is_held(self) -> bool:
+        """Tell whether the store is an embedded one whose directory a broker holds."""
+        if self.config.redis.url != "embedded":
+            return False
+        from broker.link.directory import DirectoryLock, dev_directory
+
+        return DirectoryLock.is_held(self.config.redis.data_dir or dev_directory())
 
     def _where(self) -> str:
         """Return the address of the Redis without its password."""

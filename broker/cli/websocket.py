@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 
 from broker.cli.errors import Failure
 from broker.cli.tailing import Printer
+from broker.link.reason import reason as why
 from protocol.codes import CLOSINGS
 
 _MAX_MESSAGE = 64 * 1024 * 1024
@@ -72,7 +73,7 @@ async def stay_connected(url: str, headers: Callable[[], Headers], session: Sess
         except trio.TooSlowError:
             reason = "no answer"
         except (HandshakeError, OSError, trio.BrokenResourceError) as error:
-            reason = str(error.__cause__ or error) or type(error).__name__
+            reason = why(error)
         if not opened_before:
             raise Failure(f"{url}: {reason}.")
         printer.remark(f"{reason}; trying again in {delay:.0f} s")

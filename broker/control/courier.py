@@ -38,7 +38,7 @@ async def _settle(member: Member, room: Room, services: ControlServices) -> None
         if member.snapshot_due or member.backlog.overrun:
             await _catch_up(member, room, services)
         elif member.backlog:
-            async with services.turns:
+            async with services.sending:
                 _flush(member)
         else:
             member.holding = False
@@ -81,7 +81,7 @@ async def _carry(member: Member, message: Message, services: ControlServices) ->
     peer = member.peer
     if peer.pending_bytes:
         await peer.drained()
-    async with services.turns:
+    async with services.sending:
         if peer.closing:
             raise _Over
         if peer.send(member.frame(message)):

@@ -92,12 +92,15 @@ class Mender:
         recent = await run(self._call, read_recent(self._layout, room.organization_id, self._window))
         if room.ready.is_set():
             self._counters.control_repairs += 1
+            had = room.replica.position
             self._log.warning(
                 "fresh snapshot for all sessions",
                 org=room.organization_id,
                 sessions=len(room.members),
-                had=str(room.replica.position),
-                has=str(snapshot.position),
+                had_epoch=had.epoch if had else None,
+                had_seq=had.seq if had else None,
+                epoch=snapshot.epoch,
+                seq=snapshot.seq,
             )
         turn = Turn()
         workflows: dict[str, Known] = {}

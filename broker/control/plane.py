@@ -18,8 +18,8 @@ from broker.control.presence import PresenceBoard
 from broker.control.receipts import ReceiptBook
 from broker.control.resends import Resends
 from broker.control.rooms import Rooms
+from broker.control.sending import Sending
 from broker.control.services import ControlServices
-from broker.control.turns import Turns
 from broker.keys import KeyCache
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
@@ -127,7 +127,7 @@ def build_control(
         resends=Resends(config.control.ack_timeout, config.control.ack_attempts, give_up),
         receipts=receipts,
         presence=PresenceBoard(layout, call, broker_id, describe, log),
-        turns=Turns(),
+        sending=Sending(),
         counters=counters,
         log=log,
         broker_id=broker_id,

@@ -54,6 +54,7 @@ class PresenceBoard:
         self._orgs: dict[str, _Org] = {}
         self._dirty: dict[str, None] = {}
         self._wake = trio.Event()
+        self._link_is_up = trio.Event()
 
     def put(self, member: Member) -> None:
         """Note a session, or a change of it."""
@@ -69,6 +70,11 @@ class PresenceBoard:
         org.changed.pop(member.peer.id, None)
         org.gone[member.peer.id] = None
         self._touch(member.organization_id)
+
+    def link_up(self) -> None:
+        """The command link is there again: the store behind it may have forgotten everything, so write at once."""
+        self._link_is_up.set()
+        self._link_is_up = trio.Event()
 
     async def run(self) -> None:
         """Write until cancelled; then say goodbye, if that can be done quickly."""
@@ -90,6 +96,7 @@ class PresenceBoard:
             await trio.sleep(GATHER_SECONDS)
             self._wake = trio.Event()
             while self._dirty:
+                link_is_up = self._link_is_up
                 organization_id = next(iter(self._dirty))
                 del self._dirty[organization_id]
                 try:
@@ -97,7 +104,7 @@ class PresenceBoard:
                 except RedisError as error:
                     self._touch(organization_id)
                     self._log.warning("away", "presence cannot be written", error=error)
-                    await trio.sleep(RETRY_SECONDS)
+                    await _wait(link_is_up, RETRY_SECONDS)
 
     async def _write(self, organization_id: str, org: _Org) -> None:
         gone = list(org.gone)
@@ -118,6 +125,7 @@ class PresenceBoard:
 
     async def _beat(self) -> None:
         while True:
+            link_is_up = self._link_is_up
             try:
                 await run(self._call, heartbeat(self._layout, self._broker_id, self._describe()))
                 for organization_id, org in list(self._orgs.items()):
@@ -128,9 +136,9 @@ class PresenceBoard:
                         self._touch(organization_id)
             except RedisError as error:
                 self._log.warning("beat", "no heartbeat can be written", error=error)
-                await trio.sleep(RETRY_SECONDS)
+                await _wait(link_is_up, RETRY_SECONDS)
             else:
-                await trio.sleep(BEAT_SECONDS)
+                await _wait(link_is_up, BEAT_SECONDS)
 
     async def sign_off(self) -> None:
         """Say that this broker and its sessions are gone, if the store can be reached."""
@@ -140,6 +148,11 @@ class PresenceBoard:
                 await run(self._call, remove_presence(self._layout, organization_id, self._broker_id))
         except RedisError:
             return  # it will be missed soon enough
+
+
+async def _wait(event: trio.Event, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await event.wait()
 
 
 def _present(member: Member) -> Presence:

@@ -17,6 +17,9 @@ from protocol.states import WANTS_ACK
 MAX_REPLAYED = 4096
 """How many messages that no snapshot holds are remembered for clients that come back."""
 
+RESTORED = "restored"
+"""The actor of what is written back when it is not known who acted: live messages do not tell."""
+
 
 class Verdict(Enum):
     """What a publication is to the replica that it meets."""
@@ -112,7 +115,10 @@ class Replica:
 
     def stored(self) -> list[StoredWorkflow]:
         """Return all that is known, to be written back."""
-        return [known.stored for known in self.workflows.values()]
+        return [
+            known.stored if known.stored.actor is not None else attrs.evolve(known.stored, actor=RESTORED)
+            for known in self.workflows.values()
+        ]
 
     def parts(self, bound_workflow: str | None) -> Iterator[Message]:
         """Return the snapshot for a session: shared messages, and one of its own if its workflow is not in them."""

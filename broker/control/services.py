@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from broker.control.receipts import ReceiptBook
     from broker.control.resends import Resends
     from broker.control.rooms import Rooms
-    from broker.control.turns import Turns
+    from broker.control.sending import Sending
 
 
 @attrs.define(eq=False)
@@ -36,7 +36,7 @@ class ControlServices:
         resends: what waits for an ack, over all sessions.
         receipts: writes who was sent what and who acknowledged it.
         presence: writes who is connected.
-        turns: spreads the sending of snapshots.
+        sending: spreads the sending of snapshots.
         counters: what is counted.
         log: structlog.
         members: the sessions that are open here, by their connections.
@@ -53,7 +53,7 @@ class ControlServices:
     resends: "Resends"
     receipts: "ReceiptBook"
     presence: "PresenceBoard"
-    turns: "Turns"
+    sending: "Sending"
     counters: Counters
     log: Any
     broker_id: str

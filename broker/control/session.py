@@ -1,5 +1,7 @@
 """One control session, from the open WebSocket to its end."""
 
+from typing import Any
+
 import trio
 
 from broker.control.carried import CarriedSession
@@ -8,6 +10,7 @@ from broker.control.heartbeat import run_heartbeat
 from broker.control.member import Member
 from broker.control.reader import read
 from broker.control.services import ControlServices
+from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
 from broker.wire.peer import Peer
 
@@ -43,17 +46,8 @@ async def run_control_session(
     unwatch = services.keys.watch(key, member.key_changed)
     services.presence.put(member)
     services.counters.control_sessions += 1
-    say = services.log.info if carried is None else services.log.debug  # it was said when it was opened
-    say(
-        "control session open",
-        session=peer.id,
-        remote=peer.remote,
-        org=org,
-        key_id=key.key_id,
-        workflow=key.workflow_id,
-        handshake_signed=secret is not None,
-        resumed=carried is not None,
-    )
+    if carried is None:  # else it was said when it was opened
+        log_open(services.log, "control", **_who(member), handshake_signed=secret is not None)
     try:
         async with trio.open_nursery() as session:
             peer.start(session)
@@ -71,24 +65,22 @@ async def run_control_session(
         left = member.leave()
         if not peer.handed_over:
             services.receipts.gone(member, left)
-        _say_goodbye(member, services)
+        log_close(
+            services.log,
+            "control",
+            peer,
+            **_who(member),
+            told=member.sent,
+            acked=member.acked,
+            unacked=len(member.pending),
+        )
 
 
-def _say_goodbye(member: Member, services: ControlServices) -> None:
-    peer = member.peer
-    services.log.info(
-        "control session over",
-        session=peer.id,
-        remote=peer.remote,
-        org=member.organization_id,
-        key_id=member.record.key_id,
-        workflow=member.bound,
-        seconds=round(services.clock() - peer.opened_at, 1),
-        sent=member.sent,
-        acked=member.acked,
-        unacked=len(member.pending),
-        peak_outbox=peer.peak_bytes,
-        code=peer.close_code,
-        reason=peer.close_reason,
-        closed_by=peer.closed_by,
-    )
+def _who(member: Member) -> dict[str, Any]:
+    return {
+        "connection": member.peer.id,
+        "key_id": member.record.key_id,
+        "remote": member.peer.remote,
+        "org": member.organization_id,
+        "workflow": member.bound,
+    }

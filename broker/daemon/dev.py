@@ -2,11 +2,17 @@
 
 import sys
 
+import trio
+from redis.exceptions import RedisError
+
 from broker.daemon.build import Broker
 from broker.link.directory import dev_directory
 from broker.link.embedded import EmbeddedServer
+from broker.observe import get_logger
 from broker.store.drive import run
-from broker.store.keys import add_key
+from broker.store.key_record import KeyRecord
+from broker.store.keys import add_key, lookup_key, put_key
+from broker.wire.doorbell import Doorbell
 
 ORGANIZATION = "dev"
 WORKFLOW = "demo"
@@ -21,18 +27,39 @@ def dev_store() -> EmbeddedServer:
     return EmbeddedServer(directory=dev_directory())
 
 
-async def announce_dev(broker: Broker, where: str) -> None:
-    """Make a key and print, on stderr, where to connect and what to try.
+async def run_dev(broker: Broker, where: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Make a key and print, on stderr, where to connect and what to try; then keep the key until cancelled.
+
+    The dev store keeps nothing on disk: when it dies, it comes back without the key that everybody has copied.
 
     Args:
         broker: is listening.
         where: "host:port".
+        task_status: started when all is printed.
     """
+    store_is_up = Doorbell()
+    broker.links.hearers.commands_up.append(store_is_up.ring)
     operation = add_key(
         broker.layout, ORGANIZATION, workflow_id=WORKFLOW, channels=("*",), name="dev", sealer=broker.sealer
     )
     key = await run(broker.links.commands.call, operation)
-    print(GREETING.format(where=where, key=key.api_key, secret=key.record.secret_key), file=sys.stderr, flush=True)
+    redis = broker.links.commands.address.describe()
+    greeting = GREETING.format(where=where, redis=redis, key=key.api_key, secret=key.record.secret_key)
+    print(greeting, file=sys.stderr, flush=True)
+    task_status.started()
+    while True:
+        await store_is_up.wait()
+        await _put_back(broker, key.record)
+
+
+async def _put_back(broker: Broker, record: KeyRecord) -> None:
+    call, log = broker.links.commands.call, get_logger(part="dev")
+    try:
+        if await run(call, lookup_key(broker.layout, record.hash, broker.sealer)) is None:
+            await run(call, put_key(broker.layout, record, broker.sealer))
+            log.warning("the store came back without its data: the dev key was put back", key_id=record.key_id)
+    except RedisError as error:
+        log.error("the dev key may be lost: if it is refused, start the dev broker again", error=str(error))
 
 
 GREETING = """
@@ -42,6 +69,7 @@ GREETING = """
     control   ws://{where}/ws/control/dev
     api key   {key}
     secret    {secret}
+    redis     {redis}
 
   Try it, from this directory. Watch a channel in one terminal and publish in another:
 

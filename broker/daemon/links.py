@@ -25,6 +25,7 @@ class Hearers:
     events: Callable[[Push], Any] | None = None
     control_restored: Callable[[], None] | None = None
     events_restored: Callable[[], None] | None = None
+    commands_up: list[Callable[[], None]] = attrs.field(factory=list)
 
 
 @attrs.frozen(eq=False)
@@ -64,6 +65,11 @@ def build_links(address: Address, counters: Counters) -> Links:
     def reconnected() -> None:
         counters.redis_reconnects += 1
 
+    def commands_up() -> None:
+        reconnected()
+        for hearer in hearers.commands_up:
+            hearer()
+
     def control_restored() -> None:
         if hearers.control_restored is not None:
             hearers.control_restored()
@@ -73,7 +79,7 @@ def build_links(address: Address, counters: Counters) -> Links:
             hearers.events_restored()
 
     return Links(
-        Link(address, "signalbox-commands", on_up=reconnected),
+        Link(address, "signalbox-commands", on_up=commands_up),
         SubscriptionLink(
             address, "signalbox-control", on_push=on_control, on_restored=control_restored, on_up=reconnected
         ),

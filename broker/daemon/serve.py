@@ -15,7 +15,7 @@ from broker.config import Config
 from broker.daemon import collector
 from broker.daemon.adoption import Adoption
 from broker.daemon.build import Broker, build
-from broker.daemon.dev import announce_dev, dev_store
+from broker.daemon.dev import dev_store, run_dev
 from broker.daemon.drain import FAREWELL_SECONDS, drain
 from broker.daemon.handover import Handover
 from broker.daemon.held import Held
@@ -121,7 +121,7 @@ class _Life:
                 door.start_soon(adoption.adopt)
                 collector.tend()
                 door.start_soon(collector.keep_young)
-                await self._announce(broker, store, listeners)
+                await self._announce(broker, store, listeners, door)
                 door.start_soon(store.go_on, partial(self._say_ready, store))
                 reloader = Reloader(broker, self.notifier, self.reread, partial(_status, store))
                 door.start_soon(reloader.run, self.signals.reload)
@@ -157,12 +157,14 @@ class _Life:
         sys.stderr.flush()
         os._exit(0)
 
-    async def _announce(self, broker: Broker, store: StoreCheck, listeners: Sequence[socket.socket]) -> None:
+    async def _announce(
+        self, broker: Broker, store: StoreCheck, listeners: Sequence[socket.socket], door: trio.Nursery
+    ) -> None:
         where = [describe_listener(listener) for listener in listeners]
         get_logger(part="broker").info("listening", on=where, inherited=bool(self.given.public))
         self._say_ready(store)
         if self.dev:
-            await announce_dev(broker, where[0])
+            await door.start(run_dev, broker, where[0])
 
     def _say_ready(self, store: StoreCheck) -> None:
         self.notifier.ready(_status(store))

@@ -71,7 +71,12 @@ async def admit_control(
     record = admission.record
     if record.organization_id != org_id:
         state.say.warning(
-            f"org:{record.key_id}", "refused: the key belongs to another organization", key_id=record.key_id
+            f"org:{record.key_id}",
+            "refused: the key belongs to another organization",
+            code=ErrorCode.WRONG_ORGANIZATION,
+            path=request.path,
+            remote=address.text,
+            key_id=record.key_id,
         )
         raise refusal(403, ErrorCode.WRONG_ORGANIZATION, "this API key belongs to another organization")
     try:
@@ -133,7 +138,7 @@ async def _judge(
         body=body,
     )
     if isinstance(verdict, Refusal):
-        _log_refusal(state.say, request, record, verdict)
+        _log_refusal(state.say, request, address, record, verdict)
         await state.guard.note_failure(address)
         state.guard.check(address, api_key)
         raise refusal(verdict.status, verdict.code, verdict.message)
@@ -145,8 +150,10 @@ def unavailable() -> Refused:
     return refusal(503, ErrorCode.UNAVAILABLE, "the key store does not answer; try again", retry_after=2)
 
 
-def _log_refusal(say: Repeated, request: Request, record: KeyRecord | None, verdict: Refusal) -> None:
-    fields: dict[str, Any] = {"code": verdict.code, "path": request.path}
+def _log_refusal(
+    say: Repeated, request: Request, address: ClientAddress, record: KeyRecord | None, verdict: Refusal
+) -> None:
+    fields: dict[str, Any] = {"code": verdict.code, "path": request.path, "remote": address.text}
     if record is not None:
         fields["key_id"] = record.key_id
     if verdict.code == ErrorCode.SIGNATURE_MISSING:

@@ -38,7 +38,7 @@ async def admit_event(
         Refused: 403 for a page of another origin than those allowed; 401 for the fourth bad attempt within a minute;
             429 or 503 when a limit is reached or the store is away.
     """
-    _check_origin(request, state)
+    _check_origin(request, address, state)
     credential = event_credential(request, subprotocols)
     state.guard.check(address, credential.token or "")
     try:
@@ -47,11 +47,20 @@ async def admit_event(
         raise unavailable() from None
     verdict = judge(record, state.services.clock())
     if record is None or verdict is not None:
+        code = verdict.code if verdict else ErrorCode.API_KEY_UNKNOWN
+        state.say.warning(
+            f"token:{code}:{record.key_id if record else ''}",
+            "refused: " + (verdict.message if verdict else BAD_TOKEN),
+            code=code,
+            path=request.path,
+            remote=address.text,
+            **({"key_id": record.key_id} if record else {}),
+        )
         if credential.text:
             await state.guard.note_failure(address)
         if state.bad_tokens.admit(credential.text, address.host, trio.current_time()):
             return None
-        raise refusal(401, verdict.code if verdict else ErrorCode.API_KEY_UNKNOWN, BAD_TOKEN, retry_after=60)
+        raise refusal(401, code, BAD_TOKEN, retry_after=60)
     try:
         return record, state.slots.take(record.key_id, address.counted)
     except Full as full:
@@ -66,12 +75,17 @@ async def _look_up(credential: EventCredential, state: DoorState) -> KeyRecord |
     return None
 
 
-def _check_origin(request: Request, state: DoorState) -> None:
+def _check_origin(request: Request, address: ClientAddress, state: DoorState) -> None:
     """Refuse a page that is not allowed: a browser tells where a page is from, and a page cannot make it lie."""
     allowed = state.services.config.events.allowed_origins
     origin = request.header(b"origin") if allowed else None
     if origin is not None and origin.lower() not in allowed:
         state.say.warning(
-            f"origin:{origin[:255]}", "refused: this origin is not in events.allowed_origins", origin=origin
+            f"origin:{origin[:255]}",
+            "refused: this origin is not in events.allowed_origins",
+            code=ErrorCode.ORIGIN_NOT_ALLOWED,
+            path=request.path,
+            origin=origin,
+            remote=address.text,
         )
         raise refusal(403, ErrorCode.ORIGIN_NOT_ALLOWED, "pages of this origin may not connect")

@@ -192,7 +192,14 @@ class KeyCache:
 
     def _remember(self, key_hash: str, record: KeyRecord | None, asked_at: float) -> None:
         if record is None:
-            self._known.pop(key_hash, None)
+            if (lost := self._known.pop(key_hash, None)) is not None:
+                self._say.error(
+                    "lost",
+                    "the store came back without its data: API keys are gone, too",
+                    hint="restore them or add new ones: sessions that are open go on, new ones are refused",
+                    key_id=lost.record.key_id,
+                    org=lost.record.organization_id,
+                )
             self._unknown[key_hash] = asked_at + UNKNOWN_SECONDS
             if len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)

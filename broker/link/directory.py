@@ -107,6 +107,21 @@ class DirectoryLock:
         os.close(fd)
         return None
 
+    @staticmethod
+    def is_held(directory: Path) -> bool:
+        """Tell whether a broker, or the server that it has left behind, works in the directory."""
+        try:
+            fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def release(self) -> None:
         """Let the next broker in."""
         os.close(self.fd)

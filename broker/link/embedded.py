@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
+import signal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -135,7 +136,7 @@ class EmbeddedServer:
                     self._child = None
                     # Nothing of an ephemeral server is worth waiting for.
                     await child.stop(grace=5.0 if self.durable else 0.0)
-                reason = f"it ended with status {status}"
+                reason = _ending(status)
             except StartupError as error:
                 if first:
                     raise
@@ -161,6 +162,8 @@ class EmbeddedServer:
         """Wait until the server has its data and answers; loading may take as long as it takes."""
         deadline = trio.current_time() + _ANSWER_TIMEOUT
         while True:
+            if child.returncode is not None and child.returncode < 0:
+                raise StartupError(f"{self.program} did not come up: {_ending(child.returncode)}")
             if child.returncode is not None:
                 raise StartupError(f"{self.program} ended at once: {_last_lines(directory / _LOG_NAME)}")
             answer = await _ping(socket_path(directory))
@@ -183,6 +186,16 @@ async def _ping(path: Path) -> bytes:
     except (OSError, trio.BrokenResourceError):
         pass
     return b""
+
+
+def _ending(status: int) -> str:
+    """Say how the server ended, by its exit status: negative for a signal."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        return f"it was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"it was killed by signal {-status}"
 
 
 def _last_lines(log: Path) -> str:

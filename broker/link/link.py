@@ -16,6 +16,7 @@ from broker.link.command import Arg, pack
 from broker.link.connection import STOPPED, Connection, OnPush
 from broker.link.dial import Dialled, dial
 from broker.link.errors import AuthenticationFailed, LinkDown, StartupError
+from broker.link.reason import reason
 from broker.link.slots import CallSlot
 from broker.observe import get_logger
 
@@ -166,7 +167,7 @@ class Link:
             except trio.TooSlowError:
                 self._unreachable(f"no answer in {self._connect_timeout:g} s")
             except (OSError, trio.BrokenResourceError, RedisError, hiredis.HiredisError) as error:
-                self._unreachable(str(error.__cause__ or error) or type(error).__name__)
+                self._unreachable(reason(error))
             else:
                 connection = self._connect(dialled)
                 attempted()

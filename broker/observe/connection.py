@@ -33,7 +33,7 @@ def log_close(log: Any, kind: str, peer: Ended, **fields: object) -> None:
         "connection closed",
         kind=kind,
         by=peer.closed_by or "us",
-        code=peer.close_code,
+        code=int(peer.close_code),  # not its repr, which a text log would show
         reason=peer.close_reason,
         seconds=round(time.time() - peer.opened_at, 3),
         sent=frames,

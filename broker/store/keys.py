@@ -119,11 +119,16 @@ def add_key(
         signature=signature,
         created_at=now,
     )
+    yield from put_key(layout, record, sealer)
+    return NewKey(api_key, record)
+
+
+def put_key(layout: Layout, record: KeyRecord, sealer: Sealer = UNSEALED) -> Operation[None]:
+    """Write a key as it is, be it new or one that the store has lost."""
     yield command("SET", layout.key_id(record.key_id), record.hash)
-    yield command("SADD", layout.org_keys(organization_id), record.hash)
+    yield command("SADD", layout.org_keys(record.organization_id), record.hash)
     yield command("HSET", layout.key(record.hash), *encode_key(record, sealer))
     yield from _announce(layout, record, "added")
-    return NewKey(api_key, record)
 
 
 def revoke_key(

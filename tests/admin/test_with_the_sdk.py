@@ -66,5 +66,11 @@ def test_an_agent_is_paused_resumed_and_killed(valkey: Valkey, token_file: Path,
             wait_present(valkey)
             revoked = console.ask("DELETE", f"/api/v1/orgs/acme/api-keys/{key.key_id}")
             assert [each["workflow_id"] for each in revoked["agents"]] == ["wf"]
-            broker.logged("control session over")
+            opened, closed = broker.logged("connection open"), broker.logged("connection closed")
+            for line in (opened, closed):
+                assert (line["kind"], line["key_id"], line["org"], line["workflow"]) == (
+                    "control", key.key_id, "acme", "wf",
+                )  # fmt: skip
+            assert (closed["connection"], closed["by"], closed["code"]) == (opened["connection"], "us", 4401)
+            assert (closed["acked"], closed["unacked"]) == (2, 0)
         assert not [line for line in broker.log() if TOKEN in json.dumps(line)]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Shell
 from tests.conftest import Valkey
-from tests.support.process import BrokerProcess, broker_process
+from tests.support.process import INTERRUPTIBLE, BrokerProcess, broker_process
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def broker(shell: Shell) -> Iterator[BrokerProcess]:
 @contextmanager
 def tailing(broker: BrokerProcess, key: dict[str, str], *args: str) -> "Iterator[subprocess.Popen[str]]":
     """Run `signalbox tail` through the broker; afterwards ctrl-C must end it in order."""
-    command = [sys.executable, "-m", "broker", "tail", "--url", broker.url, "--json", *args]
+    command = [*INTERRUPTIBLE, sys.executable, "-m", "broker", "tail", "--url", broker.url, "--json", *args]
     credentials = {**os.environ, "SIGNALBOX_TOKEN": key["api_key"], "SIGNALBOX_SECRET": key["secret_key"]}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=credentials

@@ -11,12 +11,13 @@ from pathlib import Path
 from broker.publisher import Publisher
 from tests.cli.conftest import Shell
 from tests.conftest import Valkey
+from tests.support.process import INTERRUPTIBLE
 
 
 @contextmanager
 def tailing(shell: Shell, *args: str) -> "Iterator[subprocess.Popen[str]]":
     """Run `signalbox tail` until it listens; afterwards ctrl-C must end it without a word."""
-    command = [sys.executable, "-m", "broker", "tail", *args, "--config", str(shell.config)]
+    command = [*INTERRUPTIBLE, sys.executable, "-m", "broker", "tail", *args, "--config", str(shell.config)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     try:
         assert process.stderr is not None
@@ -54,7 +55,7 @@ def test_publish_reaches_redis(shell: Shell, valkey: Valkey) -> None:
 def test_publish_tells_when_nobody_heard(shell: Shell) -> None:
     """An event that is lost, or that nobody can ever subscribe to, is worth a hint."""
     result = shell("publish", "workflow:a", "t")
-    assert "heard by 0 subscribers" in result.stdout
+    assert "heard by 0 brokers" in result.stdout
     assert "nobody will ever see" in result.stderr
     assert "not among events.namespaces" in shell("publish", "other:a", "t").stderr
 

@@ -2,6 +2,7 @@ import json
 import time
 
 import pytest
+import structlog
 import trio
 import trio.lowlevel
 
@@ -93,24 +94,28 @@ async def test_a_store_that_lost_everything_is_told(valkey: Valkey, monkeypatch:
     """A kill that only the broker still knows goes back into an emptied store, and the session stays open."""
     monkeypatch.setattr(rooms, "CHECK_SECONDS", 0.1)
     api_key, _ = add_key(valkey)
-    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
-        await snapshot(client)
-        publisher(valkey).kill(ORG, "wf", reason="costs")
-        killed = await client.receive_json()
-        valkey.client.flushall()
-        await client.receive_type("initial_state")
+    with structlog.testing.capture_logs() as logs:
+        async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+            await snapshot(client)
+            publisher(valkey).kill(ORG, "wf", reason="costs")
+            killed = await client.receive_json()
+            valkey.client.flushall()
+            await client.receive_type("initial_state")
 
-        def restored() -> bool:
-            found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows.get("wf")
-            return found is not None and found.workflow.state is State.KILLED
+            def restored() -> bool:
+                found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows.get("wf")
+                return found is not None and found.workflow.state is State.KILLED
 
-        await eventually(restored)
-        found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows["wf"]
-        assert (found.workflow.version, found.workflow.reason) == (killed["version"], "costs")
-        publisher(valkey).resume(ORG, "wf", force=True)
-        while (message := await client.receive_json()).get("state") != "Normal":
-            pass
-        assert message["version"] == killed["version"] + 1
+            await eventually(restored)
+            found = run_sync(valkey.client, read_snapshot(LAYOUT, ORG)).workflows["wf"]
+            assert (found.workflow.version, found.workflow.reason) == (killed["version"], "costs")
+            assert found.actor == "restored"
+            (line,) = [line for line in logs if line["event"] == "fresh snapshot for all sessions"]
+            assert (type(line["had_epoch"]), line["had_seq"], type(line["epoch"]), line["seq"]) == (str, 1, str, 1)
+            publisher(valkey).resume(ORG, "wf", force=True)
+            while (message := await client.receive_json()).get("state") != "Normal":
+                pass
+            assert message["version"] == killed["version"] + 1
 
 
 async def test_changes_made_after_a_loss_reach_clients(broker: Broker, valkey: Valkey) -> None:

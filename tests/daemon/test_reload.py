@@ -1,6 +1,7 @@
 """A configuration is taken up while the broker runs, whole or not at all, and no connection is closed by it."""
 
 import json
+import re
 import signal
 import ssl
 import subprocess
@@ -123,6 +124,13 @@ async def test_certificates_are_renewed(valkey: Valkey, tmp_path: Path) -> None:
             async with await WsClient.connect((host, int(port)), target, tls=second) as new:
                 await _subscribes(new, "workflow:2")
             await _subscribes(old, "workflow:3")
+
+
+def test_the_guide_names_what_waits_for_a_restart() -> None:
+    """docs/restarts.md lists the settings that a reload does not change, all of them and no others."""
+    guide = Path(__file__).parents[2].joinpath("docs/restarts.md").read_text()
+    (listed,) = re.findall(r"(?s)wait for a restart: (.*?)\. Files", guide)
+    assert set(re.findall(r"`(.*?)`", listed)) == NEEDS_RESTART
 
 
 async def _subscribes(client: WsClient, channel: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,18 @@ import pytest
 
 from tests.e2e.broker import AGENT, Agent, Installation
 from tests.e2e.program import PATIENCE, Program, children, environment, gone
+from tests.support.process import INTERRUPTIBLE
 
 Measured = Callable[[str, float], None]
 
 ROOT = Path(__file__).parents[2]
+
+README = ROOT / "README.md"
+
+
+def python(program: str) -> list[str]:
+    """Return the command that runs a program as `.venv/bin/python` of a checkout does."""
+    return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", program]
 
 
 @attrs.frozen
@@ -61,7 +70,8 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
     """Return such a directory."""
     program = tmp_path / ".venv/bin/signalbox"
     program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m broker "$@"\n')
+    python = shlex.join([*INTERRUPTIBLE, sys.executable])
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {python} -m broker "$@"\n')
     program.chmod(0o755)
     runtime = Path(tempfile.mkdtemp(prefix="signalbox-e2e-"))
     yield Checkout(tmp_path, runtime)
@@ -118,6 +128,10 @@ def test_make_run(checkout: Checkout) -> None:
             assert agent.next("killed")["reason"] == "trying it out"
             assert re.search(r"demo\s+Killed", checkout.type(status))
             assert agent.end() == []
+            (example,) = re.findall(r"(?s)```python\n(from broker.*?)```", README.read_text())
+            (redis,) = re.findall(r"(?m)^ +redis +(\S+)$", said)
+            checkout.type(shlex.join(python(re.sub(r'"unix://.*"', f'"{redis}"', example))))
+            tailing.find(tailing.out, lambda line: '"success"' in line or None)
             assert tailing.stop(SIGINT) == 0
         refused(second, checkout.runtime)
         store = store_of(broker.pid)
@@ -168,7 +182,7 @@ def test_closed_terminal(checkout: Checkout) -> None:
 
 
 def test_killed_dev_store(checkout: Checkout) -> None:
-    """Kill -9 of the embedded store is healed: it is started again, and sockets that are open go on."""
+    """Kill -9 of the store is healed: it is started again, sockets go on, and the printed key opens new ones."""
     with checkout.serve() as broker:
         tail, publish, *_ = re.findall(r"(?m)^ +(\.venv/bin/signalbox .*)$", greeting(broker))
         with Program(["sh", "-c", f"exec {tail}"], checkout.environ, checkout.folder) as tailing:
@@ -180,6 +194,9 @@ def test_killed_dev_store(checkout: Checkout) -> None:
             checkout.type(publish)
             tailing.find(tailing.out, lambda line: '"running"' in line or None)
             assert store_of(broker.pid) != store
+        broker.find(broker.err, lambda line: "the dev key was put back" in line or None)
+        with Program(["sh", "-c", f"exec {tail}"], checkout.environ, checkout.folder) as newcomer:
+            newcomer.find(newcomer.err, lambda line: "listening on workflow:demo" in line or None)
         assert interrupt(broker) == 0
 
 

@@ -77,6 +77,6 @@ async def test_no_credential_is_logged(installation: Installation, broker: Broke
     installation.run("keys", "revoke", key.key_id)
     assert broker.stop() == 0
     log = "".join(broker.log)
-    assert log.count("connection open") == 4  # three ways to show a token, and the ticket
+    assert log.count('"kind": "events"') == 8  # opened and closed: three ways to show a token, and the ticket
     for secret in (key.api_key, key.secret_key, WRONG, tickets[0]):
         assert secret not in log

@@ -124,6 +124,7 @@ def test_store_that_lost_its_data(site: Installation, mortal: Store) -> None:
         site.run("resume", "acme", "wf")
         agent.next("runs")
         mortal.lose()
+        broker.logged("the store came back without its data: API keys are gone, too")
         while mortal.client.publish("control:acme", PAUSE) == 0:
             pass
         assert agent.next("paused")["reason"] == "again"

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import attrs
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -191,6 +192,28 @@ async def test_a_store_without_its_data_ends_no_session(
         setup.cache.suspect_all()
         assert await setup.cache.lookup(api_key) is None
         nursery.cancel_scope.cancel()
+
+
+async def test_keys_that_vanish_are_mentioned_once(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """Whoever wonders about the 401s after a loss of the store finds one error in the log that says what happened."""
+    made = [add(valkey) for _ in range(3)]
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(setup.cache.run)
+            for api_key, record in made[:2]:
+                assert await setup.cache.lookup(api_key) == record
+                setup.cache.watch(record, lambda _: None)
+            assert await setup.cache.lookup(made[2][0]) is not None
+            assert await setup.cache.lookup("nr_live_never_was") is None
+            assert logs == []
+            valkey.client.flushall()
+            await trio.sleep(30)
+            assert await setup.cache.lookup(made[2][0]) is None
+            nursery.cancel_scope.cancel()
+    (line,) = logs
+    assert (line["log_level"], line["event"]) == (
+        "error", "the store came back without its data: API keys are gone, too",
+    )  # fmt: skip
 
 
 async def test_outdated_record_is_settled(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:

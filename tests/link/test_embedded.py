@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 
 from broker.link.directory import dev_directory, socket_path
@@ -149,17 +150,21 @@ async def test_data_survives(place: Path, nursery: trio.Nursery) -> None:
 
 
 async def test_killed_child_is_started_again(nursery: trio.Nursery) -> None:
-    """An ephemeral server that is killed comes back on the same socket, again and again."""
-    server = EmbeddedServer(backoff=QUICK)
-    link = Link(await nursery.start(server.run), "test", backoff=QUICK)
-    await nursery.start(link.run)
-    for generation in (2, 3, 4):
-        pid = server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: link.generation == generation and link.state.up)  # noqa: B023
-        assert server.pid != pid
-        assert await link.call("PING") == b"PONG"
+    """An ephemeral server that is killed comes back on the same socket, again and again, and the log says why."""
+    with structlog.testing.capture_logs() as logs:
+        server = EmbeddedServer(backoff=QUICK)
+        link = Link(await nursery.start(server.run), "test", backoff=QUICK)
+        await nursery.start(link.run)
+        for generation in (2, 3, 4):
+            pid = server.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: link.generation == generation and link.state.up)  # noqa: B023
+            assert server.pid != pid
+            assert await link.call("PING") == b"PONG"
+    deaths = [line["reason"] for line in logs if line["event"] == "the embedded server died and is started again"]
+    assert len(deaths) == 3
+    assert all("it was killed by SIGKILL" in reason for reason in deaths)  # be it while it came up
 
 
 async def test_one_broker_per_directory(place: Path, autojump_clock: trio.testing.MockClock) -> None:

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import structlog
 
 from broker.observe import configure, get_logger, redact_text, set_level
+from broker.observe.connection import log_close
+from protocol.codes import CloseCode
 
 KEY = "nr_live_Abc-def_123"
 
@@ -39,6 +42,25 @@ def test_json_lines(out: io.StringIO) -> None:
     line = json.loads(out.getvalue())
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "session opened", "level": "info", "session": "abc", "org": "acme", "peak": 3}
+
+
+@attrs.define
+class Ended:
+    """A connection that is over."""
+
+    opened_at: float = 0.0
+    close_code: int = CloseCode.RESTARTING
+    close_reason: str = ""
+    closed_by: str = "us"
+    peak_bytes: int = 0
+    sent: tuple[int, int] = (0, 0)
+
+
+def test_a_close_code_is_a_number(out: io.StringIO) -> None:
+    """In text, too, a code is what it is on the wire, and not how Python shows it."""
+    configure(format="text", stream=out)
+    log_close(get_logger(), "events", Ended())
+    assert " code=1012 " in out.getvalue()
 
 
 def test_text_lines(out: io.StringIO) -> None:

@@ -11,6 +11,13 @@ from pathlib import Path
 
 import attrs
 
+INTERRUPTIBLE = (
+    sys.executable,
+    "-ISc",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Before the command of a child that is to be interrupted: what a script runs in the background ignores SIGINT."""
+
 
 @attrs.frozen
 class BrokerProcess:

@@ -6,14 +6,14 @@ AT_ONCE = 8
 """How many sessions may send a part of a snapshot within one round of the loop."""
 
 
-class Turns:
+class Sending:
     """At most `AT_ONCE` holders in one round of the loop, however many sessions wake together."""
 
     def __init__(self) -> None:
-        self._turns = trio.Semaphore(AT_ONCE)
+        self._places = trio.Semaphore(AT_ONCE)
 
     async def __aenter__(self) -> None:
-        await self._turns.acquire()
+        await self._places.acquire()
 
     async def __aexit__(self, *exc: object) -> None:
-        self._turns.release()
+        self._places.release()

@@ -1,0 +1,37 @@
+"""What the log says of those who are refused: why, what they asked for, which key, and where they are."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from broker.config import Config, Events
+from tests.door.conftest import Site
+from tests.support import Rejected
+
+
+@pytest.mark.parametrize("config", [Config(events=Events(allowed_origins=("https://good.example",)))])
+@pytest.mark.parametrize(
+    ("target", "headers", "code", "key_id"),
+    [
+        ("/ws/control/acme", {"X_API_Key": "nr_live_wrong"}, "api_key_unknown", None),
+        ("/ws/control/acme", {"X_API_Key": "nr_live_signed"}, "signature_missing", "k2"),
+        ("/ws/control/acme", {"X_API_Key": "nr_live_other"}, "wrong_organization", "k3"),
+        ("/ws/?token=nr_live_wrong", {}, "api_key_unknown", None),
+        ("/ws/?token=nr_live_expired", {}, "api_key_expired", "k4"),
+        ("/ws/?token=nr_live_good", {"Origin": "https://evil.example"}, "origin_not_allowed", None),
+    ],
+)
+async def test_a_refusal_names_the_address(
+    site: Site, config: Config, target: str, headers: dict[str, str], code: str, key_id: str | None
+) -> None:
+    """One line tells code, path, address and the key if there is such a key; never what was presented."""
+    with capture_logs() as logs:
+        try:
+            client = await site.websocket(target, **headers)
+        except Rejected:
+            pass
+        else:  # a browser is let in, to be told by the close
+            await client.close()
+    (line,) = [line for line in logs if line["event"].startswith("refused: ")]
+    assert (line["code"], line["path"], line.get("key_id")) == (code, target.partition("?")[0], key_id)
+    assert line["remote"].startswith("127.0.0.1:")
+    assert "nr_live" not in str(logs)
