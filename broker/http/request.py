@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, unquote
 
 import attrs
 
-from broker.http.answer import refusal
+from broker.http.answer import Refused, refusal
 from protocol.codes import ErrorCode
 
 __all__ = ["Request", "parse_request"]
@@ -107,13 +107,25 @@ def _parse_target(target: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str]
         path = "/"
     if not path.startswith("/"):
         raise refusal(400, ErrorCode.BAD_REQUEST, "the request target is no path", close=True)
+    if "%" not in text and "+" not in text:  # nothing is escaped, and taking it apart properly takes ten times as long
+        return tuple(path[1:].split("/")), _plain_fields(query)
     if _BAD_ESCAPE.search(text):
         raise refusal(400, ErrorCode.BAD_REQUEST, "the request target holds a broken percent escape", close=True)
     try:
         segments = tuple(unquote(segment, errors="strict") for segment in path[1:].split("/"))
         fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
-        raise refusal(
-            400, ErrorCode.BAD_REQUEST, "the request target is not UTF-8, or has too many fields", close=True
-        ) from None
+        raise _bad_fields() from None
     return segments, tuple(fields)
+
+
+def _plain_fields(query: str) -> tuple[tuple[str, str], ...]:
+    """Return what `parse_qsl` does where nothing is escaped."""
+    parts = query.split("&")
+    if len(parts) > MAX_QUERY_FIELDS:
+        raise _bad_fields()
+    return tuple([(name, value) for part in parts if part for name, _, value in (part.partition("="),)])
+
+
+def _bad_fields() -> Refused:
+    return refusal(400, ErrorCode.BAD_REQUEST, "the request target is not UTF-8, or has too many fields", close=True)

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from broker.door.bad_tokens import MAX_ENTRIES, BadTokens
 from broker.door.routes import ROUTES, find_route
 from broker.http import describe_listener, listen
 from broker.http.answer import Refused, refusal
-from broker.http.request import parse_request
+from broker.http.request import MAX_QUERY_FIELDS, parse_request
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,23 @@ def test_any_target_is_understood_or_refused(target: bytes, host: bytes) -> None
     """No bytes in a target or a Host raise anything but a refusal."""
     with contextlib.suppress(Refused):
         find_route(parse_request(b"GET", target, ((b"host", host),)))
+
+
+@given(st.lists(st.sampled_from(["a", "bc", "=", "&", ";", "?", "%3d", "%26", "+"]), max_size=25).map("".join))
+def test_queries_are_read_as_the_library_reads_them(query: str) -> None:
+    """Name and value in order, however they are written, also where nothing is escaped and a shorter way is taken."""
+    request = parse_request(b"GET", b"/ws/?" + query.encode(), ())
+    assert list(request.query) == parse_qsl(query, keep_blank_values=True)
+    assert request.segments == ("ws", "")
+
+
+@pytest.mark.parametrize("escaped", [b"", b"%20"])
+def test_number_of_fields(escaped: bytes) -> None:
+    """A query has so many fields and no more, escaped or not."""
+    fields = [b"a=1" + escaped] * MAX_QUERY_FIELDS
+    assert len(parse_request(b"GET", b"/?" + b"&".join(fields), ()).query) == MAX_QUERY_FIELDS
+    with pytest.raises(Refused):
+        parse_request(b"GET", b"/?" + b"&".join([*fields, b""]), ())
 
 
 @given(st.lists(st.text(alphabet="abz-_.%/ é:", min_size=1, max_size=8), max_size=3))
