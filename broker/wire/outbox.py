@@ -167,7 +167,6 @@ class Outbox(_Hot):
     def untie(self) -> None:
         """Forget who was to be told of what; the connection is over."""
         self.die()
-        self._tasks = None
         self.on_overflow = self.on_drained = self.on_sealed = None
         if isinstance(self._wire, TlsWire):
             self._wire.on_output = None

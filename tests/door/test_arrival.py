@@ -83,3 +83,18 @@ async def test_who_gives_up_waiting_leaves_nothing_behind(autojump_clock: trio.t
     only.leave()
     (await arrive(line, "a", 0.0)).leave()
     assert (line.waiting, line.gate.inside, line.inside("a")) == (0, 0, 0)
+
+
+async def test_nobody_overtakes_who_waits(nursery: trio.Nursery) -> None:
+    """When there is room again, it is for those of the address who came first; others do not pass them."""
+    line = Line(Gate(limit=40), per_address=1)
+    only = await arrive(line, "a")
+    nursery.start_soon(arrive, line, "a")
+    await trio.testing.wait_all_tasks_blocked()
+    line.per_address = 2
+    assert not line.take_at_once("a")
+    assert line.take_at_once("b")
+    only.leave()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (line.waiting, line.inside("a")) == (0, 1)
+    assert line.take_at_once("a")

@@ -1,5 +1,6 @@
 """A browser's session over a real socket pair: commands in order, limits at their bounds, heartbeats, the end."""
 
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from broker.keys import KeyCache
 from broker.observe import Counters, get_logger
 from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
-from broker.wire import PeerLimits, PlainWire, open_peer
+from broker.wire import Peer, PeerLimits, PlainWire, open_peer
 from broker.wire.alarms import TICK
 from tests.events.parts import unconnected_hub
 
@@ -311,3 +312,65 @@ async def test_a_session_that_ends_leaves_nothing_behind() -> None:
             while services.hub.channels:
                 await trio.testing.wait_all_tasks_blocked()
     assert services.counters.subscriptions == 0
+
+
+async def test_a_pong_that_nobody_asked_for_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that says again and again that it is there is pinged when it is due, and costs no alarm each time."""
+    services = surroundings()
+    interval = services.config.events.ping_interval
+    async with session(services) as browser:
+        began = trio.current_time()
+        for _ in range(10):
+            await browser.say({"type": "pong"})
+            await trio.sleep(interval / 25)
+        assert await browser.hear() == {"type": "ping"}
+        assert trio.current_time() - began <= interval + TICK
+
+
+async def test_a_session_that_is_over_is_not_kept_for_its_next_ping() -> None:
+    """What is left among the alarms knows the client no more: its memory is free at once, not when the ping is due."""
+    services = surroundings()
+    async with session(services) as browser:
+        await browser.say(subscribe("workflow:a"))
+        await trio.testing.wait_all_tasks_blocked()
+        (before,) = peers_in_memory()
+        await browser.stream.aclose()
+        with trio.fail_after(5):
+            while services.hub.channels:
+                await trio.testing.wait_all_tasks_blocked()
+        del before
+        await trio.testing.wait_all_tasks_blocked()
+        assert peers_in_memory() == []
+
+
+async def test_what_need_not_wait_is_answered_without_a_task() -> None:
+    """A session has a task for its subscriptions only while one of them waits for Redis."""
+    services = surroundings()
+    services.hub.hold("workflow:a")
+    confirm(services, "workflow:a")
+    spawned = Spawned()
+    async with session(services) as browser:
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(spawned)
+        await browser.say(subscribe("workflow:a"), {"type": "unsubscribe", "channel": "workflow:a"})
+        assert [(await browser.hear())["type"] for _ in range(2)] == ["subscribed", "unsubscribed"]
+        assert spawned.tasks == 0
+        await browser.say(subscribe("workflow:b"), subscribe("workflow:c"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert spawned.tasks == 1
+        trio.lowlevel.remove_instrument(spawned)
+
+
+class Spawned(trio.abc.Instrument):
+    """Counts the tasks that begin."""
+
+    tasks = 0
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """One more."""
+        self.tasks += 1
+
+
+def peers_in_memory() -> list[Peer]:
+    """Return every peer that there is; reference counts alone have freed the others."""
+    return [each for each in gc.get_objects() if type(each) is Peer]
