@@ -227,6 +227,8 @@ class Judge:
                     self.figures["pending, lost with the store"] += 1
                 elif agent is not None and self._on_dead_broker(agent, entry.ms / 1000):
                     self.figures["pending, broker dead"] += 1
+                elif agent is not None and self._was_abandoned(agent, entry.ms / 1000):
+                    self.figures["pending, half open"] += 1
                 elif receipt.status is ReceiptStatus.SUPERSEDED:
                     self.figures["pending, superseded"] += 1
                 else:
@@ -238,6 +240,10 @@ class Judge:
         """Whether an agent was, then or later, in a session on a broker that has died since."""
         lives = {(broker.name, broker.lives) for broker in self._world.brokers}
         return any(session.broker not in lives and at < session.closed + LATE for session in agent.sessions)
+
+    def _was_abandoned(self, agent: Agent, at: float) -> bool:
+        """Whether an agent had a connection by then that it left half open: it is kept for `control.silent_timeout`."""
+        return any(session.abandoned and session.opened <= at for session in agent.sessions)
 
     def _judge_acks(self, entry: Entry, receipt: Receipt, agents: list[Agent]) -> None:
         """An ack that was sent on a broker that lived on stands in the receipt."""
