@@ -122,7 +122,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     )
     links.hearers.control = control.feed.on_push
     links.hearers.control_restored = control.feed.on_restored
-    links.hearers.commands_up.append(control.services.presence.link_up)
+    links.hearers.commands_up += (control.services.presence.link_up, keys.suspect_all)
 
     hub = Hub(links.events, layout)
     fan_out = FanOut(hub, counters, config.limits.max_publication_bytes, config.limits.publications_per_second)

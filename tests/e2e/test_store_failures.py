@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.keys.watches import REREAD_SECONDS
 from tests.e2e.broker import Broker, Installation
 from tests.e2e.store import Store
 from tests.support import WsClient
@@ -124,7 +125,9 @@ def test_store_that_lost_its_data(site: Installation, mortal: Store) -> None:
         site.run("resume", "acme", "wf")
         agent.next("runs")
         mortal.lose()
-        broker.logged("the store came back without its data: API keys are gone, too")
+        gone = "the store came back without its data: API keys are gone, too"
+        # All keys are read again as soon as the link is up, not by the timer.
+        broker.logged(gone, timeout=REREAD_SECONDS / 2)
         while mortal.client.publish("control:acme", PAUSE) == 0:
             pass
         assert agent.next("paused")["reason"] == "again"
