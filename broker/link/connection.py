@@ -19,7 +19,6 @@ OnPush = Callable[[list[list[bytes]]], Awaitable[None]]
 _MESSAGES = {b"message": 3, b"pmessage": 4, b"smessage": 3}
 """Kinds of messages, and of how many words each of them is made."""
 
-_Push = hiredis.PushNotification
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
 _PING = pack("PING")
 
@@ -134,10 +133,10 @@ class Connection:
             except TypeError as error:  # a map with a list for a key
                 raise OutOfStep(str(error)) from error
             if reply is NOT_YET:
-                if self._parser.doubtful and self._parser.more():
+                if self._parser.more():
                     continue
                 break
-            if type(reply) is _Push:
+            if type(reply) is hiredis.PushNotification:
                 try:
                     kind = reply[0]
                     words = _MESSAGES.get(kind)

@@ -18,8 +18,8 @@ MAX_ELEMENTS = 9_999_999
 """Of one array, map, set or push; no reply to a command of ours comes near."""
 
 _DIGITS = len(str(MAX_ELEMENTS))
-_AGGREGATES = frozenset({b"*", b"%", b"~", b">", b"|"})
 _TOO_MANY = re.compile(rb"\r\n[*%%~>|][0-9]{%d}" % (_DIGITS + 1))
+_TOO_MANY_AT_ONCE = re.compile(rb"[*%%~>|][0-9]{%d}" % (_DIGITS + 1))
 _UNFINISHED = re.compile(rb"(?:\A|\r\n)([*%%~>|][0-9]{0,%d}|\r)\Z|\r\Z" % _DIGITS)
 _LONGEST_UNFINISHED = len("\r\n>") + _DIGITS
 
@@ -32,17 +32,14 @@ class Parser:
     bytes before it are fed first: as hiredis keeps a payload that has not come whole, and nothing else that ends a
     line, it is an announcement if nothing is kept. Ordinary traffic pays one search per read.
 
-    Usage: `feed`, then `gets` until it answers NOT_YET and nothing is `doubtful`, or `more` says no.
-
-    Attributes:
-        doubtful: bytes that wait for what is before them to be taken by `gets`.
+    Usage: `feed`, then `gets` until it answers NOT_YET and `more` says no.
     """
 
     def __init__(self) -> None:
         # set_encoding is never called: everything stays bytes.
         self._reader = hiredis.Reader(replyError=_error_reply, notEnoughData=NOT_YET)
         self._unfinished = b""
-        self.doubtful = b""
+        self._doubtful = b""
         self.gets: Callable[[], Any] = self._reader.gets
         """The next reply, or NOT_YET. Raises hiredis.HiredisError, and TypeError for a map whose key is a list."""
 
@@ -53,8 +50,8 @@ class Parser:
         if not whole.endswith(b"\n") and (found := _UNFINISHED.search(whole, max(0, len(whole) - _LONGEST_UNFINISHED))):
             start = found.start(1) if found.group(1) else found.start()
             whole, self._unfinished = whole[:start], whole[start:]
-        if whole[:1] in _AGGREGATES and _is_too_many(whole[1 : _DIGITS + 2]):
-            self.doubtful = whole
+        if _TOO_MANY_AT_ONCE.match(whole):
+            self._doubtful = whole
         else:
             self._feed(whole)
 
@@ -63,21 +60,21 @@ class Parser:
 
         Raises OutOfStep when they do announce too much.
         """
-        if not self.doubtful:
+        if not self._doubtful:
             return False
         if not self._reader.has_data():
             raise OutOfStep(f"more than {MAX_ELEMENTS} elements are announced")
-        whole, self.doubtful = self.doubtful, b""
+        whole, self._doubtful = self._doubtful, b""
         self._feed(whole)
         return True
 
     def has_data(self) -> bool:
         """Whether bytes came that were no reply yet."""
-        return bool(self.doubtful) or self._reader.has_data()
+        return bool(self._doubtful) or self._reader.has_data()
 
     def waiting_bytes(self) -> int:
         """How many bytes wait for the rest of their reply, roughly: hiredis frees what is used up by the kilobyte."""
-        return self._reader.len() + len(self.doubtful)
+        return self._reader.len() + len(self._doubtful)
 
     def _feed(self, data: bytes | bytearray) -> None:
         found = _TOO_MANY.search(data)
@@ -86,11 +83,7 @@ class Parser:
             return
         start = found.start() + len("\r\n")
         self._reader.feed(bytes(data[:start]))
-        self.doubtful = bytes(data[start:])
-
-
-def _is_too_many(digits: bytes | bytearray) -> bool:
-    return digits.isdigit() and len(digits) > _DIGITS
+        self._doubtful = bytes(data[start:])
 
 
 _error_reply: Callable[[str], Exception] = DefaultParser.parse_error

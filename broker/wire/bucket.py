@@ -27,13 +27,10 @@ class TokenBucket:
 
     def grant(self, now: float, count: int = 1) -> int:
         """Take up to `count` tokens, as many as are there; returns how many."""
-        level = self._level + (now - self._seen) * self.rate
-        if level > self.size:
-            level = self.size
-        if level < count:
-            count = max(0, int(level))
-        self._level = level - count
-        self._seen = now
+        self._refill(now)
+        if self._level < count:
+            count = max(0, int(self._level))
+        self._level -= count
         return count
 
     def _refill(self, now: float) -> None:
