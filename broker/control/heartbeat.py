@@ -41,7 +41,7 @@ def _note_silence(member: Member, services: ControlServices, silent: bool) -> No
     services.presence.put(member)
     services.log.warning(
         "client is silent, and kept" if silent else "client is back",
-        session=member.peer.id,
+        connection=member.peer.id,
         org=member.organization_id,
         key_id=member.record.key_id,
     )

@@ -7,7 +7,7 @@ from redis.exceptions import NoPermissionError
 from broker.config.model import Events, History
 from broker.events.services import EventServices
 from broker.link.errors import LinkDown
-from tests.events.test_session import confirm, session, subscribe, surroundings
+from tests.events.browser import confirm, session, subscribe, surroundings
 
 KEPT = b'{"type":"kept","channel":"workflow:a","offset":"1-2"}'
 
