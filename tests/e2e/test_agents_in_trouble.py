@@ -59,7 +59,7 @@ def test_suspended_agent(broker: Broker, org: str, agent_key: Key, publisher: Pu
         place = len(broker.program.err)
         agent.suspend()
         silent = broker.logged("client is silent, and kept", place)
-        opened = [line for line in broker.log() if line["event"] == "connection open" and line["org"] == org]
+        opened = [line for line in broker.log() if line["event"] == "connection open" and line.get("org") == org]
         assert (silent["org"], silent["connection"]) == (org, opened[-1]["connection"])
         publisher.state_change(org, "wf", "Killed", reason="while you slept")
         agent.wake()
