@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test test-slow faults lint types check format clean systemd-test install-check restart-crowd conformance fuzz stress soak bench
+.PHONY: help run test coverage test-slow faults lint types check format clean systemd-test install-check restart-crowd conformance fuzz stress soak bench
 .DEFAULT_GOAL := help
 
 help: ## Show what there is
@@ -13,8 +13,11 @@ help: ## Show what there is
 run: $(VENV)/.runtime ## Start a broker to try things out, with an embedded store and a ready key
 	@$(BIN)/signalbox serve --dev
 
-test: $(VENV)/.development ## Run all tests, with branch coverage
-	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+test: $(VENV)/.development ## Run all tests (ARGS: tests/store -k kill)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(COVERAGE) $(ARGS)
+
+coverage: COVERAGE := --cov --cov-report=term:skip-covered
+coverage: test ## Run all tests, and show what they leave out; takes nearly twice as long
 
 test-slow: $(VENV)/.development ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
