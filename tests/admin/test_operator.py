@@ -251,9 +251,10 @@ async def test_status(site: Site) -> None:
 async def test_the_store_is_away(tmp_path: Path, token_file: Path) -> None:
     """Without Redis a change is refused with what makes it safe to ask again, and works when Redis is back."""
     data, program = tmp_path / "data", str(get_binary_path())
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
     data.mkdir()
     with contextlib.ExitStack() as servers:
-        valkey = servers.enter_context(running_server(program, "--appendonly", "yes", keep=data))
+        valkey = servers.enter_context(running_server(program, *durable, keep=data))
         async with running_site(valkey, token_file) as site:
             site.key("wf")
             os.kill(valkey.pid, signal.SIGKILL)
@@ -262,7 +263,7 @@ async def test_the_store_is_away(tmp_path: Path, token_file: Path) -> None:
             assert (refused.status, refused.error_code) == (503, "unavailable")
             assert refused.headers["retry-after"] == "2"
             assert (await site.ask("GET", "/status")).json["problems"]
-            servers.enter_context(running_server(program, "--appendonly", "yes", keep=data))
+            servers.enter_context(running_server(program, *durable, keep=data))
             await site.wait_metric("signalbox_ready", lambda value: value == 1)
             assert (await site.ask("POST", KILL, {"message_id": "m-1"})).status == 202
 
