@@ -28,6 +28,7 @@ class Server:
     drain_timeout: float = attrs.field(default=20.0, validator=between(0, 3600))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=checks.networks)
     proxy_protocol: bool = False
+    io_uring: bool = True
 
 
 @attrs.frozen

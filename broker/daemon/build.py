@@ -31,7 +31,7 @@ from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
 from broker.store.master_key import open_sealer
 from broker.store.sealer import Sealer
-from broker.wire import Peer
+from broker.wire import Peer, Ring
 
 Worker = Callable[..., Awaitable[None]]
 
@@ -125,7 +125,10 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     links.hearers.commands_up += (control.services.presence.link_up, keys.suspect_all)
 
     hub = Hub(links.events, layout)
-    fan_out = FanOut(hub, counters, config.limits.max_publication_bytes, config.limits.publications_per_second)
+    limits = config.limits
+    fan_out = FanOut(
+        hub, counters, limits.max_publication_bytes, limits.publications_per_second, open_ring(config.server.io_uring)
+    )
     links.hearers.events = fan_out.on_batch
     links.hearers.events_restored = fan_out.note_break
     events = EventServices(
@@ -184,6 +187,18 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     return Broker(
         broker_id, config, counters, links, layout, sealer, keys, control, hub, events, fan_out, readiness, door, admin
     )
+
+
+def open_ring(wanted: bool) -> Ring | None:
+    """Return what writes to many sockets with one system call, None where it is not wanted or cannot be had."""
+    log = get_logger(part="events")
+    try:
+        ring = Ring() if wanted else None
+    except OSError as error:
+        log.info("no io_uring: each event costs a system call for each browser", why=error.strerror)
+        return None
+    log.info("io_uring", on=ring is not None)
+    return ring
 
 
 def load_tls(config: Config) -> ssl.SSLContext | None:

@@ -14,6 +14,7 @@ from broker.observe import get_logger
 NEEDS_RESTART = frozenset(
     {
         "server.bind",
+        "server.io_uring",
         "redis.url",
         "redis.data_dir",
         "redis.prefix",

@@ -17,10 +17,12 @@ class CatchUp:
 
     Attributes:
         window: 0, it takes plain frames: it must read them.
+        raw: None, for the same reason.
         overflowed: more than `limit` bytes came while it held them back, and were not kept.
     """
 
     window = 0
+    raw = None
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -14,6 +14,7 @@ from broker.observe.counters import Counters
 from broker.observe.log import get_logger
 from broker.observe.repeated import Repeated
 from broker.wire.doorbell import Doorbell
+from broker.wire.ring import ENTRIES, Ring
 from broker.wire.turn import Turn
 from protocol.codec import encode
 from protocol.codes import ErrorCode
@@ -28,7 +29,7 @@ BREAK = "the broker was cut off from Redis"
 
 FLOOD = "more was published than is allowed for a channel"
 
-SLICE = 128
+SLICE = ENTRIES
 """Subscribers written to between two looks at the clock, if what they get is small."""
 
 SLICE_BYTES = 1 << 20
@@ -36,12 +37,26 @@ SLICE_BYTES = 1 << 20
 
 
 class FanOut:
-    """Takes the event link's batches. A publication is checked and framed once; the same bytes go to everybody."""
+    """Takes the event link's batches. A publication is checked and framed once; the same bytes go to everybody.
+
+    Args:
+        hub: who is subscribed.
+        counters: are raised.
+        max_publication_bytes: the longest publication that is delivered.
+        publications_per_second: the most of one channel.
+        ring: writes to many at once; None: each gets a system call of its own.
+    """
 
     def __init__(
-        self, hub: Hub, counters: Counters, max_publication_bytes: int, publications_per_second: float = 20_000.0
+        self,
+        hub: Hub,
+        counters: Counters,
+        max_publication_bytes: int,
+        publications_per_second: float = 20_000.0,
+        ring: Ring | None = None,
     ) -> None:
         self._hub = hub
+        self._ring = ring
         self._counters = counters
         self._broken = Doorbell()
         self._telling = trio.Lock()
@@ -158,7 +173,7 @@ class FanOut:
                 await turn.end()
                 if not roster.is_current(channel.version):
                     roster, at = channel.remaining(roster, at), 0
-            delivered += roster.write(at, at + step, data)
+            delivered += roster.write(at, at + step, data, self._ring)
             turn.spend(step)  # a little too much for the last slice
             at += step
         self._counters.deliveries += delivered * count

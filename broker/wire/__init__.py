@@ -9,6 +9,7 @@ from broker.wire.opening import open_peer
 from broker.wire.outbox import Outbox
 from broker.wire.peer import Peer, PeerClosed
 from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.ring import Ring
 from broker.wire.tls import TlsWire
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PeerClosed",
     "PeerLimits",
     "PlainWire",
+    "Ring",
     "TlsWire",
     "WireBroken",
     "open_peer",

@@ -6,6 +6,7 @@ and drained by the connection's writer task. Nothing here blocks or raises into 
 
 import contextlib
 import math
+import socket
 from collections.abc import Callable
 
 import trio
@@ -26,9 +27,10 @@ _CLOSE_OPCODE = 0x88
 class _Hot:
     """What a fan-out touches of each outbox, first in memory: one cache line for most deliveries."""
 
-    __slots__ = ("write",)
+    __slots__ = ("raw", "write")
 
     write: Callable[[bytes], int]
+    raw: socket.socket | None
 
 
 class Outbox(_Hot):
@@ -43,6 +45,7 @@ class Outbox(_Hot):
 
     Attributes:
         write: takes joined frames and returns how many bytes of them it took.
+        raw: the socket, while `write` is its `send` and nothing more; else None.
         limit: pending bytes above which a further frame overflows; a frame is always taken when nothing is pending.
         pending: bytes that wait, in all.
         peak: the most that has ever waited, in bytes.
@@ -303,10 +306,14 @@ class Outbox(_Hot):
 
     def _go_direct(self) -> None:
         self._direct = True
-        self._switch(self._send if self._encrypt is None else self._write_tls)
+        if self._encrypt is None:
+            self._switch(self._send, self._wire.raw)
+        else:
+            self._switch(self._write_tls)
 
-    def _switch(self, write: Callable[[bytes], int]) -> None:
+    def _switch(self, write: Callable[[bytes], int], raw: socket.socket | None = None) -> None:
         self.write = write
+        self.raw = raw
         SWITCHES.count += 1
 
     def _overflow(self) -> None:

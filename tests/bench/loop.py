@@ -1,6 +1,7 @@
 """What Python itself costs: the innermost loop of the fan-out beside a loop in C over the same sockets.
 
-Nothing else is in it: no Redis, no event loop, no protocol. What the broker costs beyond this is ours; this is not.
+Nothing else is in it: no Redis, no event loop, no protocol. What the broker costs beyond this is ours; this is not. The
+fan-out writes to many sockets with one system call where it can (io_uring), and to one after the other elsewhere.
 
     python -m tests.bench.loop [--clients 1000] [--rounds 100]
 """
@@ -12,13 +13,16 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
+from broker.events.fanout import SLICE
 from broker.events.roster import Roster
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
+from broker.wire.ring import Ring
 from protocol.frames import text_frame
 from tests.bench.servers import HERE
 
@@ -40,11 +44,13 @@ def main() -> None:
         with subprocess.Popen([program, str(listener.getsockname()[1]), str(args.clients)]) as clients:
             try:
                 wires = trio.run(_accepted, listener, args.clients)
-                in_python, in_c = _measure(wires, ctypes.CDLL(str(library)), args.rounds)
+                medians = _measure(wires, ctypes.CDLL(str(library)), args.rounds)
             finally:
                 clients.kill()
-    ratio = in_python / in_c
-    print(f"{args.clients} clients, µs a write: Python {in_python:.2f}, C {in_c:.2f}, {ratio:.2f} times as much")
+    in_c = medians["C"]
+    print(f"{args.clients} clients, µs a write (and beside C):")
+    for name, median in medians.items():
+        print(f"  {name:16} {median:5.2f}  {median / in_c:.2f}")
 
 
 async def _accepted(listener: socket.socket, count: int) -> list[PlainWire]:
@@ -52,21 +58,27 @@ async def _accepted(listener: socket.socket, count: int) -> list[PlainWire]:
     return [PlainWire(listener.accept()[0]) for _ in range(count)]
 
 
-def _measure(wires: list[PlainWire], library: ctypes.CDLL, rounds: int) -> tuple[float, float]:
-    """Return the medians of both loops, in microseconds of CPU for each write; they take turns."""
+def _measure(wires: list[PlainWire], library: ctypes.CDLL, rounds: int) -> dict[str, float]:
+    """Return the medians of all loops, in microseconds of CPU for each write; they take turns."""
     frame = text_frame(b"x" * 200)
     count = len(wires)
     roster = Roster([Outbox(wire, 1 << 20) for wire in wires], 0)
     sockets = (ctypes.c_int * count)(*(wire.raw.fileno() for wire in wires))
-    times: tuple[list[float], list[float]] = ([], [])
+    ring = Ring()
+    loops: dict[str, Callable[[], int]] = {
+        "C": lambda: library.sends(sockets, count, frame, len(frame)),
+        "Python": lambda: roster.write(0, count, frame),
+        "Python, io_uring": lambda: sum(roster.write(at, at + SLICE, frame, ring) for at in range(0, count, SLICE)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
-        for place, loop in enumerate((lambda: roster.write(0, count, frame), None)):
+        for name, loop in loops.items():
             time.sleep(PAUSE)
             began = time.thread_time_ns()
-            whole = loop() if loop else library.sends(sockets, count, frame, len(frame))
-            times[place].append((time.thread_time_ns() - began) / count / 1000)
+            whole = loop()
+            times[name].append((time.thread_time_ns() - began) / count / 1000)
             assert whole == count, "the clients do not keep up"
-    return statistics.median(times[0]), statistics.median(times[1])
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Listener:
     """
 
     window = 0
+    raw = None
 
     def __init__(self, takes: Callable[[bytes], int] = len) -> None:
         self.takes = takes

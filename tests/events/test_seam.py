@@ -20,6 +20,7 @@ class Client:
     """A subscriber that takes everything, and knows what it has got."""
 
     window = 0
+    raw = None
 
     def __init__(self) -> None:
         self.got: list[str] = []

@@ -1,0 +1,203 @@
+"""One system call that sends the same bytes to many sockets: io_uring, where the kernel has it and lets us.
+
+A fan-out spends nearly all of its time in the kernel, and a good part of that on the way in and out again, once for
+each client. Here one call takes a whole slice of clients.
+
+Nothing about this use of io_uring is asynchronous. Each send is marked MSG_DONTWAIT: it is over, one way or the other,
+when the call returns, exactly like `socket.send`. See io_uring_setup(2), io_uring_enter(2) and <linux/io_uring.h>.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+from array import array
+from collections.abc import Iterable
+
+__all__ = ["BUFFER_BYTES", "ENTRIES", "Ring"]
+
+ENTRIES = 256
+"""Sockets for one call at the most."""
+
+BUFFER_BYTES = 1 << 18
+"""The longest data that a ring takes."""
+
+_SETUP, _ENTER = 425, 426  # system calls; the same numbers on all architectures that CPython has wheels for
+_PARAMETERS = struct.Struct("=10I 8IQ 8IQ")  # struct io_uring_params, with the two structs of offsets in it
+_ANSWERS_SIZE, _FEATURES = 1, 5  # places in the parameters: cq_entries, features
+_TAIL, _ARRAY = 11, 16  # sq_off.tail, sq_off.array
+_ANSWERS_HEAD, _ANSWERS_TAIL, _ANSWERS = 19, 20, 24  # cq_off.head, cq_off.tail, cq_off.cqes
+_SINGLE_MMAP = 1 << 0
+_GETEVENTS = 1 << 0
+_OFFSET_OF_ENTRIES = 0x10000000
+_SEND = 26
+_ENTRY_WORDS = 16
+_DESCRIPTOR, _ADDRESS, _SIZE, _FLAGS, _NAME = 4, 16, 24, 28, 32  # places in an entry, in bytes
+_ANSWER = struct.Struct("=QiI")  # an entry's name, what the system call would have returned, flags
+_RESULT = 8  # place in an answer, in bytes
+_COUNT = 1 << 32  # the rings' counters are 32 bits wide
+_LATER = (errno.EAGAIN, errno.EINTR)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _system_call(number: int, *arguments: object) -> int:
+    """Make a system call; raises OSError."""
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+class Ring:
+    """Sends the same bytes to up to `ENTRIES` sockets with one system call. For one thread.
+
+    Args:
+        flags: of each send; without MSG_DONTWAIT a full socket breaks the ring.
+
+    Attributes:
+        works: it may be used. False once the kernel did not answer at once: a send that is still under way may read
+            the ring's memory later, which therefore nobody writes to again.
+
+    Raises:
+        OSError: the kernel has no io_uring, does not let us use it, or is too old for sends that never wait.
+    """
+
+    def __init__(self, flags: int = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) -> None:
+        parameters = (ctypes.c_char * _PARAMETERS.size)()
+        self._descriptor = _system_call(_SETUP, ctypes.c_uint(ENTRIES), ctypes.byref(parameters))
+        try:
+            self._map(_PARAMETERS.unpack(parameters), flags)
+            self._prove()
+        except BaseException:
+            self.close()
+            raise
+
+    def _map(self, parameters: tuple[int, ...], flags: int) -> None:
+        if not parameters[_FEATURES] & _SINGLE_MMAP:
+            raise OSError(errno.ENOSYS, "the io_uring of this kernel is too old")
+        self._answers_size = parameters[_ANSWERS_SIZE]
+        self._answers_at = parameters[_ANSWERS]
+        end = max(parameters[_ARRAY] + 4 * ENTRIES, self._answers_at + _ANSWER.size * self._answers_size)
+        self._rings = mmap.mmap(self._descriptor, end)
+        self._words = memoryview(self._rings).cast("I")
+        for place in range(ENTRIES):
+            self._words[parameters[_ARRAY] // 4 + place] = place
+        self._tail = parameters[_TAIL] // 4
+        self._answers_head, self._answers_tail = parameters[_ANSWERS_HEAD] // 4, parameters[_ANSWERS_TAIL] // 4
+        answers = slice(self._answers_at, self._answers_at + _ANSWER.size * self._answers_size)
+        self._answers = memoryview(self._rings)[answers].cast("i")[_RESULT // 4 :: _ANSWER.size // 4]
+
+        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        entries = mmap.mmap(self._descriptor, 4 * _ENTRY_WORDS * ENTRIES, offset=_OFFSET_OF_ENTRIES)
+        for place in range(ENTRIES):
+            at = 4 * _ENTRY_WORDS * place
+            struct.pack_into("=B", entries, at, _SEND)
+            struct.pack_into("=Q", entries, at + _ADDRESS, address)
+            struct.pack_into("=I", entries, at + _FLAGS, flags)
+            struct.pack_into("=Q", entries, at + _NAME, place)
+        numbers = memoryview(entries).cast("i")
+        self._descriptors = numbers[_DESCRIPTOR // 4 :: _ENTRY_WORDS]
+        self._sizes = numbers[_SIZE // 4 :: _ENTRY_WORDS]
+        self._whole = memoryview(array("i", [0]) * ENTRIES)
+        self._asked = self._answered = 0
+        self.works = True
+
+    def _prove(self) -> None:
+        """See that the kernel sends, and answers at once where a socket is full: old ones may wait until it is not."""
+        full, other = socket.socketpair()
+        with full, other:
+            full.setblocking(False)
+            try:
+                while True:
+                    full.send(bytes(BUFFER_BYTES))
+            except BlockingIOError:
+                pass
+            other.setblocking(False)
+            if self.send([full.fileno(), other.fileno(), -1], b"123") != [0, 3, -1] or full.recv(3) != b"123":
+                raise OSError(errno.ENOSYS, "the io_uring of this kernel does not send as socket.send does")
+
+    def close(self) -> None:
+        """Give it back to the kernel."""
+        self.works = False
+        os.close(self._descriptor)
+
+    def takes(self, data: bytes) -> bool:
+        """Tell whether `send` is for this."""
+        return self.works and len(data) <= BUFFER_BYTES
+
+    def send(self, descriptors: Iterable[int], data: bytes) -> list[int]:
+        """Write `data` to each of up to `ENTRIES` sockets, and return for each how many bytes it took.
+
+        It is 0 where the socket is full, and -1 where it is gone; -1, too, for a descriptor that is none.
+        """
+        wanted = array("i", descriptors)
+        count, size = len(wanted), len(data)
+        self._buffer[:size] = data
+        if self._whole[0] != size:
+            self._whole = memoryview(array("i", [size]) * ENTRIES)
+            self._sizes[:] = self._whole
+        first = self._asked
+        for places, part in _stretches(first, count, ENTRIES):
+            self._descriptors[places] = wanted[part]
+        asked = self._enter(count)
+        answered = self._answered
+        arrived = (self._words[self._answers_tail] - answered) % _COUNT
+        if arrived == count and all(
+            self._answers[places] == self._whole[part]
+            for places, part in _stretches(answered, count, self._answers_size)
+        ):
+            taken = [size] * count
+        else:
+            taken = [-1] * asked + [0] * (count - asked)
+            for number in range(answered, answered + arrived):
+                place, result = self._answer(number)
+                taken[(place - first) % ENTRIES] = result
+            self.works = self.works and arrived == asked
+        self._answered = self._words[self._answers_head] = (answered + arrived) % _COUNT
+        return taken
+
+    def _enter(self, count: int) -> int:
+        """Have the kernel do what the next `count` entries say; returns how many it did: all, if it has memory."""
+        left = count
+        self._words[self._tail] = (self._asked + count) % _COUNT
+        while left:
+            try:
+                left -= _system_call(
+                    _ENTER,
+                    ctypes.c_uint(self._descriptor),
+                    ctypes.c_uint(left),
+                    ctypes.c_uint(0),
+                    ctypes.c_uint(_GETEVENTS),
+                    None,
+                    ctypes.c_size_t(0),
+                )
+            except InterruptedError:
+                continue
+            except OSError:
+                break
+        self._asked = self._words[self._tail] = (self._asked + count - left) % _COUNT
+        return count - left
+
+    def _answer(self, number: int) -> tuple[int, int]:
+        """Return which entry an answer is to, and what came of it, as `send` tells it."""
+        at = self._answers_at + _ANSWER.size * (number % self._answers_size)
+        place, result, _flags = _ANSWER.unpack_from(self._rings, at)
+        if result < 0:
+            result = 0 if -result in _LATER else -1
+        return place, result
+
+
+def _stretches(start: int, count: int, size: int) -> list[tuple[slice, slice]]:
+    """Return where `count` things from number `start` on lie in a ring, and which they are: one stretch, or two."""
+    start %= size
+    before_end = min(count, size - start)
+    stretches = [(slice(start, start + before_end), slice(0, before_end))]
+    if before_end < count:
+        stretches.append((slice(0, count - before_end), slice(before_end, count)))
+    return stretches
