@@ -12,7 +12,7 @@ from broker.wire.switches import SWITCHES
 Write = Callable[[bytes], int]
 
 RING_IS_WORTH = 256
-"""Sockets from which on one system call for many is cheaper than a loop: the first, with cold caches, costs 80 µs more."""
+"""Sockets from which on one call for many is cheaper than a loop: with cold caches the first costs 80 µs more."""
 
 
 class Subscriber(Protocol):
