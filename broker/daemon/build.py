@@ -127,7 +127,12 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     hub = Hub(links.events, layout)
     limits = config.limits
     fan_out = FanOut(
-        hub, counters, limits.max_publication_bytes, limits.publications_per_second, open_ring(config.server.io_uring)
+        hub,
+        counters,
+        limits.max_publication_bytes,
+        limits.publications_per_second,
+        open_ring(config.server.io_uring_from),
+        config.server.io_uring_from,
     )
     links.hearers.events = fan_out.on_batch
     links.hearers.events_restored = fan_out.note_break
@@ -189,15 +194,17 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     )
 
 
-def open_ring(wanted: bool) -> Ring | None:
-    """Return what writes to many sockets with one system call, None where it is not wanted or cannot be had."""
+def open_ring(sockets: int) -> Ring | None:
+    """Return what writes to many sockets with one system call; None where it is for no channel, or cannot be had."""
     log = get_logger(part="events")
+    if not sockets:
+        return None
     try:
-        ring = Ring() if wanted else None
+        ring = Ring()
     except OSError as error:
         log.info("no io_uring: each event costs a system call for each browser", why=error.strerror)
         return None
-    log.info("io_uring", on=ring is not None)
+    log.info("io_uring", for_channels_from=sockets)
     return ring
 
 

@@ -14,7 +14,7 @@ from broker.observe import get_logger
 NEEDS_RESTART = frozenset(
     {
         "server.bind",
-        "server.io_uring",
+        "server.io_uring_from",
         "redis.url",
         "redis.data_dir",
         "redis.prefix",

@@ -44,7 +44,8 @@ class FanOut:
         counters: are raised.
         max_publication_bytes: the longest publication that is delivered.
         publications_per_second: the most of one channel.
-        ring: writes to many at once; None: each gets a system call of its own.
+        ring: writes to many sockets at once; None: each gets a system call of its own.
+        ring_from: sockets on a channel from which on it is used; see docs/performance.md for what is cheaper.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class FanOut:
         max_publication_bytes: int,
         publications_per_second: float = 20_000.0,
         ring: Ring | None = None,
+        ring_from: int = 1,
     ) -> None:
         self._hub = hub
         self._ring = ring
+        self._ring_from = ring_from
         self._counters = counters
         self._broken = Doorbell()
         self._telling = trio.Lock()
@@ -173,7 +176,8 @@ class FanOut:
                 await turn.end()
                 if not roster.is_current(channel.version):
                     roster, at = channel.remaining(roster, at), 0
-            delivered += roster.write(at, at + step, data, self._ring)
+            ring = self._ring if roster.sockets >= self._ring_from else None
+            delivered += roster.write(at, at + step, data, ring)
             turn.spend(step)  # a little too much for the last slice
             at += step
         self._counters.deliveries += delivered * count

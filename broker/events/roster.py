@@ -11,9 +11,6 @@ from broker.wire.switches import SWITCHES
 
 Write = Callable[[bytes], int]
 
-RING_IS_WORTH = 256
-"""Sockets from which on one call for many is cheaper than a loop: with cold caches the first costs 80 µs more."""
-
 
 class Subscriber(Protocol):
     """Something that takes a channel's frames: a connection's outbox, or a catch-up that holds them back."""
@@ -66,6 +63,11 @@ class Roster:
         self._writes: list[Write] = list(map(_write_of, self.subscribers))
         self._switches = SWITCHES.count
 
+    @property
+    def sockets(self) -> int:
+        """How many of the subscribers are written to by nothing but their sockets' `send`."""
+        return len(self._filenos)
+
     def is_current(self, version: int) -> bool:
         """Tell whether it still says who is there and how to write to them."""
         return self.version == version and self._switches == SWITCHES.count
@@ -76,10 +78,10 @@ class Roster:
         Args:
             start, stop: the places.
             data: joined frames.
-            ring: writes to as many sockets together as it can, where that is worth it.
+            ring: writes to as many sockets together as it can; None: each has a system call of its own.
         """
         taken: list[int] = []
-        if ring is not None and len(self._filenos) >= RING_IS_WORTH and ring.takes(data):
+        if ring is not None and ring.takes(data):
             taken = ring.send(map(call, self._filenos[start : min(stop, start + ENTRIES)]), data)
         if start + len(taken) < stop:
             self._write_singly(start + len(taken), stop, data, taken)

@@ -12,18 +12,18 @@ from tests.support import rings
 def test_io_uring_is_used_where_it_can_be() -> None:
     """The log says that it is."""
     with rings.open_ring(), structlog.testing.capture_logs() as log:
-        ring = open_ring(wanted=True)
+        ring = open_ring(256)
     assert ring is not None
     assert ring.takes(b"x")
-    assert [(line["event"], line["on"]) for line in log] == [("io_uring", True)]
+    assert [(line["event"], line["for_channels_from"]) for line in log] == [("io_uring", 256)]
     ring.close()
 
 
 def test_io_uring_is_left_alone_where_it_is_not_wanted() -> None:
-    """The log says so, too."""
+    """There is nothing to say, then."""
     with structlog.testing.capture_logs() as log:
-        assert open_ring(wanted=False) is None
-    assert [(line["event"], line["on"]) for line in log] == [("io_uring", False)]
+        assert open_ring(0) is None
+    assert log == []
 
 
 def test_a_kernel_without_io_uring_is_no_obstacle() -> None:
@@ -34,7 +34,7 @@ def test_a_kernel_without_io_uring_is_no_obstacle() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # one of the ways in which a kernel refuses
     try:
         with structlog.testing.capture_logs() as log:
-            assert open_ring(wanted=True) is None
+            assert open_ring(256) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [(line["log_level"], line["why"]) for line in log] == [("info", "Too many open files")]

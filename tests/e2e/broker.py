@@ -41,7 +41,7 @@ class Installation:
     def write(cls, folder: Path, name: str = "signalbox", **sections: Mapping[str, object]) -> "Installation":
         """Write a configuration, whose ports are chosen by the system unless `sections` says otherwise."""
         given: dict[str, dict[str, object]] = {
-            "server": {"bind": "127.0.0.1:0", "drain_timeout": 2},
+            "server": {"bind": "127.0.0.1:0", "drain_timeout": 2, "io_uring_from": 1},
             "admin": {"bind": "127.0.0.1:0"},
             "control": {"handshake_signature": "optional"},
         }

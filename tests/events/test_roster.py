@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from broker.events.roster import RING_IS_WORTH, Roster
+from broker.events.roster import Roster
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
 from broker.wire.ring import BUFFER_BYTES, ENTRIES, Ring
@@ -16,6 +16,7 @@ from tests.support.rings import open_ring
 
 FRAME = text_frame(b"x" * 200)
 LIMIT = 4 << 20
+FEW = 100
 
 
 @pytest.fixture(params=["together", "singly"])
@@ -52,7 +53,7 @@ class Crowd:
 @pytest.fixture
 async def crowd() -> AsyncIterator[Crowd]:
     """Return more outboxes than one call takes."""
-    made = Crowd(ENTRIES + RING_IS_WORTH)
+    made = Crowd(ENTRIES + FEW)
     yield made
     made.close()
 
@@ -62,9 +63,9 @@ async def test_everybody_gets_it(crowd: Crowd, ring: Ring | None) -> None:
     roster = Roster(crowd.outboxes, 0)
     count = len(crowd.outboxes)
     assert roster.write(0, count, FRAME, ring) == count
-    assert roster.write(5, 5 + RING_IS_WORTH, FRAME, ring) == RING_IS_WORTH
+    assert roster.write(5, 5 + FEW, FRAME, ring) == FEW
     assert roster.write(count - 3, count + 10, FRAME, ring) == 3
-    twice = {*range(5, 5 + RING_IS_WORTH), *range(count - 3, count)}
+    twice = {*range(5, 5 + FEW), *range(count - 3, count)}
     assert [crowd.arrived(place) for place in range(count)] == [
         FRAME * (2 if place in twice else 1) for place in range(count)
     ]
@@ -94,10 +95,10 @@ async def test_trouble_is_of_those_who_have_it(crowd: Crowd, ring: Ring | None) 
 async def test_what_is_longer_than_a_ring_takes(crowd: Crowd, ring: Ring | None) -> None:
     """It goes to one after the other, whole."""
     long = text_frame(b"x" * (BUFFER_BYTES + 1))
-    roster = Roster(crowd.outboxes[:RING_IS_WORTH], 0)
-    for outbox in crowd.outboxes[:RING_IS_WORTH]:
+    roster = Roster(crowd.outboxes[:FEW], 0)
+    for outbox in crowd.outboxes[:FEW]:
         outbox.limit = len(long)
-    assert roster.write(0, RING_IS_WORTH, long, ring) == RING_IS_WORTH
+    assert roster.write(0, FEW, long, ring) == FEW
     arrived = crowd.arrived(9)
     assert arrived
     assert crowd.outboxes[9].pending == len(long) - len(arrived)

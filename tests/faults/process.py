@@ -16,6 +16,7 @@ CONFIG = """
 [server]
 bind = "127.0.0.1:{port}"
 drain_timeout = 2
+io_uring_from = {io_uring_from}
 [redis]
 url = "redis://127.0.0.1:{redis}"
 [control]
@@ -45,14 +46,16 @@ class BrokerChild:
         crashes: exits that nobody asked for, with their status.
     """
 
-    def __init__(self, name: str, folder: Path, port: int, redis_port: int, outbox: int = 65536) -> None:
+    def __init__(
+        self, name: str, folder: Path, port: int, redis_port: int, outbox: int = 65536, io_uring_from: int = 1
+    ) -> None:
         self.name = name
         self.port = port
         self.lives = 0
         self.crashes: list[int] = []
         self.log = folder / f"{name}.log"
         self._config = folder / f"{name}.toml"
-        self._config.write_text(CONFIG.format(port=port, redis=redis_port, outbox=outbox))
+        self._config.write_text(CONFIG.format(port=port, redis=redis_port, outbox=outbox, io_uring_from=io_uring_from))
         self._process: subprocess.Popen[bytes] | None = None
         self._held = False
         self._expected = False

@@ -132,7 +132,7 @@ async def running_world(seed: int, folder: Path, pause: float) -> AsyncIterator[
     ledger = Ledger()
     proxies = [Proxy(free_port(), store.port) for _ in range(2)]
     brokers = [
-        BrokerChild(f"broker-{number}", folder, free_port(), proxy.port, OUTBOXES[number % 2])
+        BrokerChild(f"broker-{number}", folder, free_port(), proxy.port, OUTBOXES[number % 2], number % 2)
         for number, proxy in enumerate(proxies, 1)
     ]
     agents = [

@@ -35,6 +35,7 @@ CONFIG = """
 [server]
 bind = "127.0.0.1:{port}"
 drain_timeout = 2
+io_uring_from = 4
 [redis]
 url = "{redis}"
 [events]
