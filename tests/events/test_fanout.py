@@ -1,5 +1,6 @@
 """Fan-out: what a batch becomes, who gets it, and that nobody waits for anybody."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -7,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.events.fanout import JOIN_BYTES, joined
+from broker.events.fanout import JOIN_BYTES, FanOut, joined
 from broker.wire import turn
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
 from broker.wire.turn import MAX_WRITES
 from protocol.frames import text_frame
 from tests.events.parts import Listener, Stage, frames, message, payload
+from tests.support.rings import open_ring
 
 A, B = "workflow:a", "workflow:b"
 
@@ -175,6 +177,24 @@ async def test_a_subscriber_whose_way_of_writing_changes_is_written_to_the_new_w
         await stage.fan_out.on_batch([message(A, number, padding=1000)])
         received += drain(theirs)
     assert received == b"".join(text_frame(payload(A, each, 1000)) for each in range(1, number + 1))
+
+
+async def test_sockets_are_written_to_together_from_so_many_on(stage: Stage) -> None:
+    """Only sockets count for the setting, not who else listens; whichever way, everybody gets every event in order."""
+    channel = stage.channel(A)
+    stage.listeners(channel, 9)
+    with open_ring() as ring, contextlib.ExitStack() as sockets:
+        fan_out = FanOut(stage.hub, stage.counters, 1 << 20, ring=ring, ring_from=3)
+        theirs, together = [], []
+        for number in range(1, 5):
+            outbox, other = sockets.enter_context(SlowSocket())
+            channel.join(f"socket {number}", outbox)
+            theirs.append(other)
+            before = ring._asked
+            await fan_out.on_batch([message(A, number)])
+            together.append(ring._asked - before)
+        assert together == [0, 0, 3, 4]
+        assert [drain(other) for other in theirs] == [frames(A, *range(first, 5)) for first in range(1, 5)]
 
 
 async def test_a_slow_reader_is_closed_with_1013_and_nobody_else_notices(stage: Stage) -> None:

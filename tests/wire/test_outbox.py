@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
+from broker.wire.tls import TlsWire
 from protocol.frames import close_frame, text_frame
 
 
@@ -200,3 +202,17 @@ async def test_who_writes_after_the_session_is_not_harmed(pair: Pair) -> None:
             await trio.testing.wait_all_tasks_blocked()
             received += pair.arrived()
     assert received + pair.arrived() == sent
+
+
+async def test_a_socket_is_shown_only_while_nothing_but_its_send_is_needed(pair: Pair) -> None:
+    """Whoever writes past the outbox may do so while nothing waits, and neither behind a close frame nor over TLS."""
+    shown = [pair.outbox.raw]
+    pair.fill()
+    shown.append(pair.outbox.raw)
+    await pair.drain()
+    shown.append(pair.outbox.raw)
+    pair.outbox.close(1001)
+    shown.append(pair.outbox.raw)
+    assert shown == [pair.wire.raw, None, pair.wire.raw, None]
+    encrypted = TlsWire(pair.wire, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    assert Outbox(encrypted, 20_000).raw is None

@@ -1,9 +1,12 @@
 """One system call for many sockets: the same bytes, the same answers, and nothing of one in another, as with `send`."""
 
 import contextlib
+import mmap
+import os
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +86,18 @@ def test_each_answer_is_about_its_own_socket(ring: Ring, pairs: Pairs) -> None:
     assert {pairs.arrived(place) for place in range(ENTRIES) if place not in (3, 5, 7)} == {b"x" * 9 * sent}
 
 
+def test_trouble_that_is_new_is_told_and_what_is_over_is_not(ring: Ring, pairs: Pairs) -> None:
+    """Every answer is of this call, not what an earlier one left there, in either half of the ring."""
+    for number in range(9):
+        answers = [3] * ENTRIES
+        if number % 3 == 2:
+            pairs.fill(5)
+            answers[5] = 0
+        assert ring.send(pairs.descriptors, b"abc") == answers
+        while pairs.arrived(5):
+            pass
+
+
 def test_a_part_that_was_taken_is_told(ring: Ring) -> None:
     """A TCP socket with little room takes a part; the answer is how much of it, and that arrives."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as theirs:
@@ -112,14 +127,67 @@ def test_what_the_kernel_did_not_even_begin_waits(pairs: Pairs) -> None:
     """If the system call fails, as without memory, nothing was sent: that is as if every socket were full."""
     with open_ring() as ring:
         assert ring.send(pairs.descriptors[:5], b"once") == [4] * 5
+    assert not ring.takes(b"lost")
     assert ring.send(pairs.descriptors[:5], b"lost") == [0] * 5
     assert [pairs.arrived(place) for place in range(5)] == [b"once"] * 5
+
+
+def test_what_was_not_begun_is_not_sent_later_either(ring: Ring, pairs: Pairs) -> None:
+    """A call that fails is not answered by what an earlier one was told, and the next one sends nothing of it."""
+    expected = [b""] * ENTRIES
+    for round_ in range(6):  # the rings hold two batches
+        if round_ == 4:
+            with without(ring):
+                assert ring.send(pairs.descriptors[:9], b"lost") == [0] * 9
+        assert ring.send(pairs.descriptors[round_:], b"once") == [4] * (ENTRIES - round_)
+        for place in range(round_, ENTRIES):
+            expected[place] += b"once"
+    assert [pairs.arrived(place) for place in range(ENTRIES)] == expected
+
+
+@contextlib.contextmanager
+def without(ring: Ring) -> Iterator[None]:
+    """Have every system call on a ring fail, and do nothing, for a while."""
+    kept = os.dup(ring._descriptor)
+    with Path(os.devnull).open("rb") as no_ring:
+        os.dup2(no_ring.fileno(), ring._descriptor, inheritable=False)
+    try:
+        yield
+    finally:
+        os.dup2(kept, ring._descriptor, inheritable=False)
+        os.close(kept)
+
+
+def test_a_submission_that_stops_in_the_middle_goes_on(ring: Ring, pairs: Pairs) -> None:
+    """The kernel stops at an entry that it does not understand: that one is gone, those behind it are sent."""
+    entries = mmap.mmap(ring._descriptor, 64 * ENTRIES, offset=0x10000000)
+    for place in (7, 8, 200):
+        assert entries[64 * place]
+        entries[64 * place] = 255
+    first = ring._asked % ENTRIES
+    broken = {(place - first) % ENTRIES for place in (7, 8, 200)}
+    answers = ring.send(pairs.descriptors, b"abc")
+    assert answers == [-1 if place in broken else 3 for place in range(ENTRIES)]
+    assert [pairs.arrived(place) for place in range(ENTRIES)] == [
+        b"" if place in broken else b"abc" for place in range(ENTRIES)
+    ]
+    assert ring.takes(b"abc")
 
 
 def test_a_kernel_that_would_wait_for_a_full_socket_is_found_out() -> None:
     """Before anything of a client passes through a ring, it is seen to answer at once; else there is none."""
     with open_ring(), pytest.raises(OSError, match=r"does not send as socket\.send does"):
         Ring(socket.MSG_NOSIGNAL)
+
+
+def test_a_ring_that_is_refused_leaves_nothing_behind() -> None:
+    """It gives its descriptors back."""
+    with open_ring():
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                Ring(socket.MSG_NOSIGNAL)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_send_that_goes_on_is_the_last_of_its_ring(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
