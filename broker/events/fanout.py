@@ -30,10 +30,10 @@ BREAK = "the broker was cut off from Redis"
 FLOOD = "more was published than is allowed for a channel"
 
 SLICE = ENTRIES
-"""Subscribers written to between two looks at the clock, if what they get is small."""
+"""Subscribers written to together, if what they get is small: a whole turn, of a millisecond or two."""
 
 SLICE_BYTES = 1 << 20
-"""What is written between two looks at the clock otherwise."""
+"""What is written together otherwise: between two slices the clock is looked at."""
 
 
 class FanOut:
@@ -44,8 +44,8 @@ class FanOut:
         counters: are raised.
         max_publication_bytes: the longest publication that is delivered.
         publications_per_second: the most of one channel.
-        ring: writes to many sockets at once; None: each gets a system call of its own.
-        ring_from: sockets on a channel from which on it is used; see docs/performance.md for what is cheaper.
+        ring: writes to many sockets at once, and is closed when `run` ends; None: each gets a system call of its own.
+        ring_from: sockets on a roster from which on it is used; see docs/performance.md for what is cheaper.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class FanOut:
         ring_from: int = 1,
     ) -> None:
         self._hub = hub
-        self._ring = ring
-        self._ring_from = ring_from
+        self.ring = ring
+        self.ring_from = ring_from
+        self._has_ring = ring is not None
         self._counters = counters
         self._broken = Doorbell()
         self._telling = trio.Lock()
@@ -108,14 +109,25 @@ class FanOut:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell subscribers of breaks and of what was dropped, until cancelled."""
-        async with trio.open_nursery() as tellers:
-            tellers.start_soon(self._tell_of_drops)
-            task_status.started()
-            while True:
-                await self._broken.wait()
-                turn = Turn()
-                for channel in list(self._hub.channels.values()):
-                    await self._tell_of_gap(channel, turn)
+        try:
+            async with trio.open_nursery() as tellers:
+                tellers.start_soon(self._tell_of_drops)
+                task_status.started()
+                while True:
+                    await self._broken.wait()
+                    turn = Turn()
+                    for channel in list(self._hub.channels.values()):
+                        await self._tell_of_gap(channel, turn)
+        finally:
+            if self.ring is not None:
+                self._has_ring = False
+                self.ring.close()
+
+    def _give_up_ring(self) -> None:
+        """Go on with a system call for each browser; the ring is kept, since the kernel may still read its memory."""
+        if self._has_ring:
+            self._has_ring = False
+            get_logger(part="events").error("io_uring is given up: the kernel did not do at once what it was asked to")
 
     async def _tell_of_drops(self) -> None:
         while True:
@@ -176,10 +188,13 @@ class FanOut:
                 await turn.end()
                 if not roster.is_current(channel.version):
                     roster, at = channel.remaining(roster, at), 0
-            ring = self._ring if roster.sockets >= self._ring_from else None
-            delivered += roster.write(at, at + step, data, ring)
-            turn.spend(step)  # a little too much for the last slice
-            at += step
+            size = min(step, turn.left, len(roster.subscribers) - at)
+            ring = self.ring if roster.sockets >= self.ring_from else None
+            delivered += roster.write(at, at + size, data, ring)
+            turn.spend(size)
+            at += size
+        if self.ring is not None and not self.ring.works:
+            self._give_up_ring()
         self._counters.deliveries += delivered * count
         self._counters.delivery_bytes += delivered * len(data)
 

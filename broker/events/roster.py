@@ -25,7 +25,7 @@ class Subscriber(Protocol):
 
     @property
     def raw(self) -> socket.socket | None:
-        """The socket whose own `send` is what `write` is now; None while it is anything else."""
+        """The socket whose own `send` is what `write` is now, see `Outbox.raw`."""
 
     def rest(self, data: bytes, taken: int) -> bool:
         """Deal with what `write` has left, see `Outbox.rest`; returns whether `data` is going to arrive."""
@@ -81,7 +81,7 @@ class Roster:
             ring: writes to as many sockets together as it can; None: each has a system call of its own.
         """
         taken: list[int] = []
-        if ring is not None and ring.takes(data):
+        if ring is not None and start < len(self._filenos) and ring.takes(data):
             taken = ring.send(map(call, self._filenos[start : min(stop, start + ENTRIES)]), data)
         if start + len(taken) < stop:
             self._write_singly(start + len(taken), stop, data, taken)

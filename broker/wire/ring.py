@@ -4,9 +4,11 @@ A fan-out spends nearly all of its time in the kernel, and a good part of that o
 each client. Here one call takes a whole slice of clients.
 
 Nothing about this use of io_uring is asynchronous. Each send is marked MSG_DONTWAIT: it is over, one way or the other,
-when the call returns, exactly like `socket.send`. See io_uring_setup(2), io_uring_enter(2) and <linux/io_uring.h>.
+when the call returns, exactly like `socket.send`. See io_uring(7), io_uring_setup(2), io_uring_enter(2) and
+<linux/io_uring.h>: we write *submissions* into one ring, and find as many *completions* in another.
 """
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -26,20 +28,19 @@ BUFFER_BYTES = 1 << 18
 
 _SETUP, _ENTER = 425, 426  # system calls; the same numbers on all architectures that CPython has wheels for
 _PARAMETERS = struct.Struct("=10I 8IQ 8IQ")  # struct io_uring_params, with the two structs of offsets in it
-_ANSWERS_SIZE, _FEATURES = 1, 5  # places in the parameters: cq_entries, features
-_TAIL, _ARRAY = 11, 16  # sq_off.tail, sq_off.array
-_ANSWERS_HEAD, _ANSWERS_TAIL, _ANSWERS = 19, 20, 24  # cq_off.head, cq_off.tail, cq_off.cqes
+_CQ_ENTRIES, _FEATURES = 1, 5  # places in the parameters: cq_entries, features
+_SQ_TAIL, _SQ_ARRAY = 11, 16  # sq_off.tail, sq_off.array
+_CQ_HEAD, _CQ_TAIL, _CQES = 19, 20, 24  # cq_off.head, cq_off.tail, cq_off.cqes
 _SINGLE_MMAP = 1 << 0
 _GETEVENTS = 1 << 0
-_OFFSET_OF_ENTRIES = 0x10000000
+_OFFSET_OF_SUBMISSIONS = 0x10000000
 _SEND = 26
-_ENTRY_WORDS = 16
-_DESCRIPTOR, _ADDRESS, _SIZE, _FLAGS, _NAME = 4, 16, 24, 28, 32  # places in an entry, in bytes
-_ANSWER = struct.Struct("=QiI")  # an entry's name, what the system call would have returned, flags
-_RESULT = 8  # place in an answer, in bytes
+_SUBMISSION_BYTES = 64
+_DESCRIPTOR, _ADDRESS, _SIZE, _FLAGS, _USER_DATA = 4, 16, 24, 28, 32  # places in a submission, in bytes
+_COMPLETION = struct.Struct("=QiI")  # user data, what the system call would have returned, flags
+_RESULT = 8  # place in a completion, in bytes
 _COUNT = 1 << 32  # the rings' counters are 32 bits wide
 _LATER = (errno.EAGAIN, errno.EINTR)
-
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,14 +55,14 @@ def _system_call(number: int, *arguments: object) -> int:
 
 
 class Ring:
-    """Sends the same bytes to up to `ENTRIES` sockets with one system call. For one thread.
+    """Sends the same bytes to up to `ENTRIES` sockets with one system call. For one thread; `close` it.
 
     Args:
         flags: of each send; without MSG_DONTWAIT a full socket breaks the ring.
 
     Attributes:
-        works: it may be used. False once the kernel did not answer at once: a send that is still under way may read
-            the ring's memory later, which therefore nobody writes to again.
+        works: it may be used. False for good once the kernel did not do, at once, all that it was asked to: a send that
+            is still under way may read the ring's memory later, which therefore nobody writes to again.
 
     Raises:
         OSError: the kernel has no io_uring, does not let us use it, or is too old for sends that never wait.
@@ -70,6 +71,8 @@ class Ring:
     def __init__(self, flags: int = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) -> None:
         parameters = (ctypes.c_char * _PARAMETERS.size)()
         self._descriptor = _system_call(_SETUP, ctypes.c_uint(ENTRIES), ctypes.byref(parameters))
+        self._held = contextlib.ExitStack()
+        self._held.callback(os.close, self._descriptor)
         try:
             self._map(_PARAMETERS.unpack(parameters), flags)
             self._prove()
@@ -80,31 +83,32 @@ class Ring:
     def _map(self, parameters: tuple[int, ...], flags: int) -> None:
         if not parameters[_FEATURES] & _SINGLE_MMAP:
             raise OSError(errno.ENOSYS, "the io_uring of this kernel is too old")
-        self._answers_size = parameters[_ANSWERS_SIZE]
-        self._answers_at = parameters[_ANSWERS]
-        end = max(parameters[_ARRAY] + 4 * ENTRIES, self._answers_at + _ANSWER.size * self._answers_size)
-        self._rings = mmap.mmap(self._descriptor, end)
-        self._words = memoryview(self._rings).cast("I")
+        hold = self._held.enter_context
+        self._completions = parameters[_CQ_ENTRIES]
+        self._completions_at = parameters[_CQES]
+        completions_end = self._completions_at + _COMPLETION.size * self._completions
+        self._rings = hold(mmap.mmap(self._descriptor, max(parameters[_SQ_ARRAY] + 4 * ENTRIES, completions_end)))
+        self._words = hold(memoryview(self._rings).cast("I"))
         for place in range(ENTRIES):
-            self._words[parameters[_ARRAY] // 4 + place] = place
-        self._tail = parameters[_TAIL] // 4
-        self._answers_head, self._answers_tail = parameters[_ANSWERS_HEAD] // 4, parameters[_ANSWERS_TAIL] // 4
-        answers = slice(self._answers_at, self._answers_at + _ANSWER.size * self._answers_size)
-        self._answers = memoryview(self._rings)[answers].cast("i")[_RESULT // 4 :: _ANSWER.size // 4]
+            self._words[parameters[_SQ_ARRAY] // 4 + place] = place
+        self._sq_tail = parameters[_SQ_TAIL] // 4
+        self._cq_head, self._cq_tail = parameters[_CQ_HEAD] // 4, parameters[_CQ_TAIL] // 4
+        completions = memoryview(self._rings)[self._completions_at : completions_end].cast("i")
+        self._results = hold(completions[_RESULT // 4 :: _COMPLETION.size // 4])
 
-        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
+        self._buffer = hold(mmap.mmap(-1, BUFFER_BYTES))
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
-        entries = mmap.mmap(self._descriptor, 4 * _ENTRY_WORDS * ENTRIES, offset=_OFFSET_OF_ENTRIES)
+        submissions = hold(mmap.mmap(self._descriptor, _SUBMISSION_BYTES * ENTRIES, offset=_OFFSET_OF_SUBMISSIONS))
         for place in range(ENTRIES):
-            at = 4 * _ENTRY_WORDS * place
-            struct.pack_into("=B", entries, at, _SEND)
-            struct.pack_into("=Q", entries, at + _ADDRESS, address)
-            struct.pack_into("=I", entries, at + _FLAGS, flags)
-            struct.pack_into("=Q", entries, at + _NAME, place)
-        numbers = memoryview(entries).cast("i")
-        self._descriptors = numbers[_DESCRIPTOR // 4 :: _ENTRY_WORDS]
-        self._sizes = numbers[_SIZE // 4 :: _ENTRY_WORDS]
-        self._whole = memoryview(array("i", [0]) * ENTRIES)
+            at = _SUBMISSION_BYTES * place
+            struct.pack_into("=B", submissions, at, _SEND)
+            struct.pack_into("=Q", submissions, at + _ADDRESS, address)
+            struct.pack_into("=I", submissions, at + _FLAGS, flags)
+            struct.pack_into("=Q", submissions, at + _USER_DATA, place)
+        numbers = memoryview(submissions).cast("i")
+        self._descriptors = hold(numbers[_DESCRIPTOR // 4 :: _SUBMISSION_BYTES // 4])
+        self._sizes = hold(numbers[_SIZE // 4 :: _SUBMISSION_BYTES // 4])
+        self._expected = memoryview(array("i", [0]) * ENTRIES)  # the results when every socket takes all
         self._asked = self._answered = 0
         self.works = True
 
@@ -123,9 +127,9 @@ class Ring:
                 raise OSError(errno.ENOSYS, "the io_uring of this kernel does not send as socket.send does")
 
     def close(self) -> None:
-        """Give it back to the kernel."""
+        """Give everything back to the kernel. Safe to call again."""
         self.works = False
-        os.close(self._descriptor)
+        self._held.close()
 
     def takes(self, data: bytes) -> bool:
         """Tell whether `send` is for this."""
@@ -139,36 +143,36 @@ class Ring:
         wanted = array("i", descriptors)
         count, size = len(wanted), len(data)
         self._buffer[:size] = data
-        if self._whole[0] != size:
-            self._whole = memoryview(array("i", [size]) * ENTRIES)
-            self._sizes[:] = self._whole
+        if self._expected[0] != size:
+            self._expected = memoryview(array("i", [size]) * ENTRIES)
+            self._sizes[:] = self._expected
         first = self._asked
         for places, part in _stretches(first, count, ENTRIES):
             self._descriptors[places] = wanted[part]
         asked = self._enter(count)
         answered = self._answered
-        arrived = (self._words[self._answers_tail] - answered) % _COUNT
+        arrived = (self._words[self._cq_tail] - answered) % _COUNT
         if arrived == count and all(
-            self._answers[places] == self._whole[part]
-            for places, part in _stretches(answered, count, self._answers_size)
+            self._results[places] == self._expected[part]
+            for places, part in _stretches(answered, count, self._completions)
         ):
             taken = [size] * count
         else:
             taken = [-1] * asked + [0] * (count - asked)
             for number in range(answered, answered + arrived):
-                place, result = self._answer(number)
+                place, result = self._completion(number)
                 taken[(place - first) % ENTRIES] = result
-            self.works = self.works and arrived == asked
-        self._answered = self._words[self._answers_head] = (answered + arrived) % _COUNT
+            self.works = self.works and arrived == count
+        self._answered = self._words[self._cq_head] = (answered + arrived) % _COUNT
         return taken
 
     def _enter(self, count: int) -> int:
-        """Have the kernel do what the next `count` entries say; returns how many it did: all, if it has memory."""
+        """Have the kernel do the next `count` submissions; returns how many it did: all, if it has memory."""
         left = count
-        self._words[self._tail] = (self._asked + count) % _COUNT
+        self._words[self._sq_tail] = (self._asked + count) % _COUNT
         while left:
             try:
-                left -= _system_call(
+                done = _system_call(
                     _ENTER,
                     ctypes.c_uint(self._descriptor),
                     ctypes.c_uint(left),
@@ -181,13 +185,16 @@ class Ring:
                 continue
             except OSError:
                 break
-        self._asked = self._words[self._tail] = (self._asked + count - left) % _COUNT
+            if not done:
+                break
+            left -= done
+        self._asked = self._words[self._sq_tail] = (self._asked + count - left) % _COUNT
         return count - left
 
-    def _answer(self, number: int) -> tuple[int, int]:
-        """Return which entry an answer is to, and what came of it, as `send` tells it."""
-        at = self._answers_at + _ANSWER.size * (number % self._answers_size)
-        place, result, _flags = _ANSWER.unpack_from(self._rings, at)
+    def _completion(self, number: int) -> tuple[int, int]:
+        """Return the place of a submission, and what came of it, as `send` tells it."""
+        at = self._completions_at + _COMPLETION.size * (number % self._completions)
+        place, result, _flags = _COMPLETION.unpack_from(self._rings, at)
         if result < 0:
             result = 0 if -result in _LATER else -1
         return place, result

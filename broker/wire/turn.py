@@ -26,6 +26,11 @@ class Turn:
         self._look_at = MAX_WRITES - _LOOK
         self._until = time.perf_counter() + MAX_SECONDS
 
+    @property
+    def left(self) -> int:
+        """How many writes it may still have; more than none unless it is over."""
+        return self._left
+
     def spend(self, writes: int) -> None:
         """Count writes that were made."""
         self._left -= writes

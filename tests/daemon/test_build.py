@@ -3,9 +3,14 @@
 import resource
 import socket
 
+import pytest
 import structlog
 
-from broker.daemon.build import open_ring
+from broker.config import Config, Server
+from broker.daemon.build import build, open_ring
+from broker.daemon.links import build_links
+from broker.link.address import Address
+from broker.observe import Counters
 from tests.support import rings
 
 
@@ -38,3 +43,15 @@ def test_a_kernel_without_io_uring_is_no_obstacle() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [(line["log_level"], line["why"]) for line in log] == [("info", "Too many open files")]
+
+
+@pytest.mark.parametrize("sockets", [0, 7])
+async def test_the_fan_out_works_as_it_was_configured(sockets: int) -> None:
+    """From how many sockets on io_uring is used is what the configuration says; 0 is never."""
+    counters = Counters()
+    links = build_links(Address.parse("redis://127.0.0.1:1"), counters)
+    with rings.open_ring():
+        fan_out = build(Config(server=Server(io_uring_from=sockets)), links, counters).fan_out
+    assert (fan_out.ring is not None, fan_out.ring_from) == (sockets > 0, sockets)
+    if fan_out.ring is not None:
+        fan_out.ring.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import structlog
 import trio
 
 from broker.events.fanout import JOIN_BYTES, FanOut, joined
@@ -15,7 +16,7 @@ from broker.wire.plain import PlainWire
 from broker.wire.turn import MAX_WRITES
 from protocol.frames import text_frame
 from tests.events.parts import Listener, Stage, frames, message, payload
-from tests.support.rings import open_ring
+from tests.support.rings import open_ring, without
 
 A, B = "workflow:a", "workflow:b"
 
@@ -126,6 +127,18 @@ async def test_others_have_their_turn_between_large_writes(stage: Stage, clock: 
     assert max(steps.writes) <= 4
 
 
+async def test_small_channels_share_a_turn(stage: Stage) -> None:
+    """What was written counts, not what might have been: a batch for many channels is one step, up to `MAX_WRITES`."""
+    names = [f"workflow:{number}" for number in range(MAX_WRITES // 4)]
+    listeners = [listener for name in names for listener in stage.listeners(stage.channel(name), 4)]
+    steps = Steps(listeners)
+    trio.lowlevel.add_instrument(steps)
+    await stage.fan_out.on_batch([message(name, 1) for name in names])
+    await trio.lowlevel.checkpoint()
+    trio.lowlevel.remove_instrument(steps)
+    assert [writes for writes in steps.writes if writes] == [MAX_WRITES]
+
+
 async def test_small_writes_go_by_without_a_look_at_the_clock(stage: Stage, clock: SimpleNamespace) -> None:
     """What a look at the clock costs is shared by a hundred writes or so, if they are small."""
     stage.listeners(stage.channel(A), 1024)
@@ -195,6 +208,38 @@ async def test_sockets_are_written_to_together_from_so_many_on(stage: Stage) -> 
             together.append(ring._asked - before)
         assert together == [0, 0, 3, 4]
         assert [drain(other) for other in theirs] == [frames(A, *range(first, 5)) for first in range(1, 5)]
+
+
+async def test_a_ring_that_fails_is_given_up_aloud(stage: Stage) -> None:
+    """The events of that moment wait and arrive, those after it go without the ring, and one line tells."""
+    channel = stage.channel(A)
+    with open_ring() as ring, SlowSocket() as (outbox, theirs), structlog.testing.capture_logs() as log:
+        fan_out = FanOut(stage.hub, stage.counters, 1 << 20, ring=ring)
+        channel.join("socket", outbox)
+        with without(ring):
+            await fan_out.on_batch([message(A, 1)])
+        for number in (2, 3):
+            await fan_out.on_batch([message(A, number)])
+        await outbox.drain()
+        await fan_out.on_batch([message(A, 4)])
+        assert drain(theirs) == frames(A, 1, 2, 3, 4)
+    assert [(line["log_level"], line["event"][:20]) for line in log] == [("error", "io_uring is given up")]
+
+
+async def test_a_ring_lives_as_long_as_the_fan_out(stage: Stage) -> None:
+    """It is given back at the end; what is published after that goes without, and needs no complaint."""
+    channel = stage.channel(A)
+    with open_ring() as ring, SlowSocket() as (outbox, theirs), structlog.testing.capture_logs() as log:
+        fan_out = FanOut(stage.hub, stage.counters, 1 << 20, ring=ring)
+        channel.join("socket", outbox)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fan_out.run)
+            worked = [ring.works]
+            nursery.cancel_scope.cancel()
+        assert [*worked, ring.works] == [True, False]
+        await fan_out.on_batch([message(A, 1)])
+        assert drain(theirs) == frames(A, 1)
+    assert log == []
 
 
 async def test_a_slow_reader_is_closed_with_1013_and_nobody_else_notices(stage: Stage) -> None:

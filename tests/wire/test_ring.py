@@ -2,7 +2,6 @@
 
 import contextlib
 import mmap
-import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.wire.ring import BUFFER_BYTES, ENTRIES, Ring
-from tests.support.rings import open_ring
+from tests.support.rings import open_ring, without
 
 FULL = bytes(1 << 20)
 
@@ -123,13 +122,13 @@ def test_the_longest_data_is_taken_and_longer_is_not(ring: Ring) -> None:
     assert not ring.takes(bytes(BUFFER_BYTES + 1))
 
 
-def test_what_the_kernel_did_not_even_begin_waits(pairs: Pairs) -> None:
+def test_what_the_kernel_did_not_even_begin_waits(ring: Ring, pairs: Pairs) -> None:
     """If the system call fails, as without memory, nothing was sent: that is as if every socket were full."""
-    with open_ring() as ring:
-        assert ring.send(pairs.descriptors[:5], b"once") == [4] * 5
-    assert not ring.takes(b"lost")
-    assert ring.send(pairs.descriptors[:5], b"lost") == [0] * 5
+    assert ring.send(pairs.descriptors[:5], b"once") == [4] * 5
+    with without(ring):
+        assert ring.send(pairs.descriptors[:5], b"lost") == [0] * 5
     assert [pairs.arrived(place) for place in range(5)] == [b"once"] * 5
+    assert not ring.takes(b"it has failed once: others do it from now on")
 
 
 def test_what_was_not_begun_is_not_sent_later_either(ring: Ring, pairs: Pairs) -> None:
@@ -143,19 +142,6 @@ def test_what_was_not_begun_is_not_sent_later_either(ring: Ring, pairs: Pairs) -
         for place in range(round_, ENTRIES):
             expected[place] += b"once"
     assert [pairs.arrived(place) for place in range(ENTRIES)] == expected
-
-
-@contextlib.contextmanager
-def without(ring: Ring) -> Iterator[None]:
-    """Have every system call on a ring fail, and do nothing, for a while."""
-    kept = os.dup(ring._descriptor)
-    with Path(os.devnull).open("rb") as no_ring:
-        os.dup2(no_ring.fileno(), ring._descriptor, inheritable=False)
-    try:
-        yield
-    finally:
-        os.dup2(kept, ring._descriptor, inheritable=False)
-        os.close(kept)
 
 
 def test_a_submission_that_stops_in_the_middle_goes_on(ring: Ring, pairs: Pairs) -> None:
@@ -180,13 +166,17 @@ def test_a_kernel_that_would_wait_for_a_full_socket_is_found_out() -> None:
         Ring(socket.MSG_NOSIGNAL)
 
 
-def test_a_ring_that_is_refused_leaves_nothing_behind() -> None:
-    """It gives its descriptors back."""
+def test_a_ring_that_is_refused_or_closed_leaves_nothing_behind() -> None:
+    """It gives its descriptors back, and is not used any more."""
     with open_ring():
         before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(3):
             with contextlib.suppress(OSError):
                 Ring(socket.MSG_NOSIGNAL)
+            closed = Ring()
+            closed.close()
+            closed.close()
+            assert not closed.takes(b"x")
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
