@@ -127,8 +127,8 @@ async def test_others_have_their_turn_between_large_writes(stage: Stage, clock: 
     assert max(steps.writes) <= 4
 
 
-async def test_small_channels_share_a_turn(stage: Stage) -> None:
-    """What was written counts, not what might have been: a batch for many channels is one step, up to `MAX_WRITES`."""
+async def test_small_channels_share_a_turn(stage: Stage, clock: SimpleNamespace) -> None:
+    """What was written counts, not what might have been: a batch for many channels is one step, up to the bound."""
     names = [f"workflow:{number}" for number in range(MAX_WRITES // 4)]
     listeners = [listener for name in names for listener in stage.listeners(stage.channel(name), 4)]
     steps = Steps(listeners)
