@@ -3,10 +3,20 @@
 import contextlib
 import ssl
 from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
 from broker.wire.plain import RECEIVE_BYTES, PlainWire, WireBroken
+
+_Result = TypeVar("_Result")
+
+_RECORDS = ssl.MemoryBIO()
+"""Where OpenSSL puts the records of all connections. Whoever has it make some takes them out in the same step.
+
+With a buffer of its own each connection would keep as much memory as was ever written to it at once, up to 256 KiB, and
+a fan-out would find it cold.
+"""
 
 
 class TlsWire(PlainWire):
@@ -14,21 +24,22 @@ class TlsWire(PlainWire):
 
     `trio.SSLStream` can only write by awaiting. Here `encrypt` turns a frame into records synchronously, so that the
     outbox has the same direct path as without TLS; what OpenSSL wants to say by itself (key updates, alerts) leaves
-    through `on_output`, in order with everything else.
+    through `on_output`, in order with everything else. Everything that OpenSSL is asked for goes through `_do`.
 
     Attributes:
         on_output: takes records that a read has made necessary; set by the outbox once it owns the writes.
     """
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "on_output")
+    __slots__ = ("_incoming", "_object", "_unsaid", "on_output")
 
     encrypted = True
 
     def __init__(self, plain: PlainWire, context: ssl.SSLContext) -> None:
         super().__init__(plain.raw, plain.remote)
         self._unread = plain._unread
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._incoming = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, _RECORDS, server_side=True)
+        self._unsaid = b""  # records that are made and not written
         self.on_output: Callable[[bytes], None] | None = None
 
     async def handshake(self) -> None:
@@ -42,7 +53,7 @@ class TlsWire(PlainWire):
             self._unread = b""
         while True:
             try:
-                self._object.do_handshake()
+                self._do(self._object.do_handshake)
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
@@ -64,7 +75,7 @@ class TlsWire(PlainWire):
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
-                data = self._object.read(max_bytes)
+                data = self._do(self._object.read, max_bytes)
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
@@ -95,14 +106,25 @@ class TlsWire(PlainWire):
         Raises:
             OSError: the TLS state is broken (`ssl.SSLError` is one).
         """
-        self._object.write(data)
-        return self._outgoing.read()
+        self._do(self._object.write, data)
+        return self._take_unsaid()
 
     def farewell(self) -> bytes:
         """Return the close_notify alert; nothing can be encrypted after it."""
         with contextlib.suppress(ssl.SSLError, ValueError):
-            self._object.unwrap()
-        return self._outgoing.read()
+            self._do(self._object.unwrap)
+        return self._take_unsaid()
+
+    def _do(self, operation: Callable[..., _Result], *arguments: object) -> _Result:
+        """Have OpenSSL do something, and take the records that it makes for that, whatever comes of it."""
+        try:
+            return operation(*arguments)
+        finally:
+            self._unsaid += _RECORDS.read()
+
+    def _take_unsaid(self) -> bytes:
+        records, self._unsaid = self._unsaid, b""
+        return records
 
     async def _fill(self) -> None:
         data = await self.receive_raw(RECEIVE_BYTES)
@@ -112,8 +134,8 @@ class TlsWire(PlainWire):
             self._incoming.write_eof()
 
     async def _flush(self) -> None:
-        if self._outgoing.pending:
-            output = self._outgoing.read()
+        output = self._take_unsaid()
+        if output:
             if self.on_output is not None:
                 self.on_output(output)
             else:
