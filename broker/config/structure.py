@@ -106,8 +106,12 @@ def _histories(value: Any) -> Mapping[str, History]:
 def _class_hook(converter: Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
     fields = attrs.fields(cls)
     overrides = {field.name: override(struct_hook=_field_hook(field)) for field in fields if not attrs.has(field.type)}
-    # arg-type: in its signature, the overrides of fields stand beside options that are booleans
-    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **overrides)  # type: ignore[arg-type]
+    inner = make_dict_structure_fn(
+        cls,
+        converter,
+        _cattrs_forbid_extra_keys=True,
+        **overrides,  # type: ignore[arg-type]  # in its signature they stand beside options that are booleans
+    )
 
     def hook(value: Any, wanted: Any) -> Any:
         if not isinstance(value, Mapping):

@@ -101,7 +101,7 @@ class Door:
     async def emptied(self) -> None:
         """Wait until every session is over or handed over to another process."""
         # ASYNC110 wants an event: sessions would keep one all their lives for what happens once
-        while any(not peer.handed_over for kind in Kind for peer in self.state.sessions[kind]):  # noqa: ASYNC110
+        while any(not peer.handed_over for kind in Kind for peer in self.state.sessions[kind]):  # noqa: ASYNC110  see above
             await trio.sleep(LOOK_AGAIN)
 
     def reconfigure(self) -> None:

@@ -12,7 +12,8 @@ from broker.wire.plain import RECEIVE_BYTES, PlainWire, WireBroken
 _Result = TypeVar("_Result")
 
 _RECORDS = ssl.MemoryBIO()
-"""Where OpenSSL puts the records of all connections. Whoever has it make some takes them out in the same step.
+"""Where OpenSSL puts the records of all connections. Whoever has it make some takes them out in the same step,
+in the one thread that the loop runs in.
 
 With a buffer of its own each connection would keep as much memory as was ever written to it at once, up to 256 KiB, and
 a fan-out would find it cold.

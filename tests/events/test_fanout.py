@@ -139,6 +139,17 @@ async def test_small_channels_share_a_turn(stage: Stage, clock: SimpleNamespace)
     assert [writes for writes in steps.writes if writes] == [MAX_WRITES]
 
 
+async def test_a_turn_that_is_partly_used_is_not_overdrawn(stage: Stage, clock: SimpleNamespace) -> None:
+    """A large channel behind a small one gets what is left of the turn first: together no more than `MAX_WRITES`."""
+    listeners = [*stage.listeners(stage.channel(A), 4), *stage.listeners(stage.channel(B), 2 * MAX_WRITES)]
+    steps = Steps(listeners)
+    trio.lowlevel.add_instrument(steps)
+    await stage.fan_out.on_batch([message(A, 1), message(B, 1)])
+    await trio.lowlevel.checkpoint()
+    trio.lowlevel.remove_instrument(steps)
+    assert [writes for writes in steps.writes if writes] == [MAX_WRITES, MAX_WRITES, 4]
+
+
 async def test_small_writes_go_by_without_a_look_at_the_clock(stage: Stage, clock: SimpleNamespace) -> None:
     """What a look at the clock costs is shared by a hundred writes or so, if they are small."""
     stage.listeners(stage.channel(A), 1024)

@@ -132,7 +132,14 @@ async def running_world(seed: int, folder: Path, pause: float) -> AsyncIterator[
     ledger = Ledger()
     proxies = [Proxy(free_port(), store.port) for _ in range(2)]
     brokers = [
-        BrokerChild(f"broker-{number}", folder, free_port(), proxy.port, OUTBOXES[number % 2], number % 2)
+        BrokerChild(
+            f"broker-{number}",
+            folder,
+            free_port(),
+            proxy.port,
+            outbox=OUTBOXES[number % 2],
+            io_uring_from=number % 2,  # one uses it for every channel, the other for none
+        )
         for number, proxy in enumerate(proxies, 1)
     ]
     agents = [
