@@ -4,7 +4,6 @@ import trio
 
 from broker.control.member import Member
 from broker.control.services import ControlServices
-from broker.wire.peer import PeerClosed
 from protocol.codec import decode_control_client
 from protocol.codes import CloseCode, ErrorCode
 from protocol.control import Ack, Ping
@@ -37,27 +36,29 @@ class _Allowance:
             await trio.sleep(-self._left / self._rate)
 
 
-async def read(member: Member, services: ControlServices) -> None:
-    """Handle the client's messages until the connection is over."""
-    allowance = _Allowance(services.config.limits.messages_per_second)
-    bad = 0
-    while True:
+class Reader:
+    """Takes the messages of one client."""
+
+    def __init__(self, member: Member, services: ControlServices) -> None:
+        self._member = member
+        self._services = services
+        self._allowance = _Allowance(services.config.limits.messages_per_second)
+        self._bad = 0
+
+    async def hear(self, message: str | bytes) -> None:
+        """Handle one message; waits while the client sends too many."""
+        self._services.counters.messages += 1
+        self._services.counters.message_bytes += len(message)
         try:
-            text = await member.peer.receive()
-        except PeerClosed:
-            return
-        services.counters.messages += 1
-        services.counters.message_bytes += len(text)
-        try:
-            if not handle(member, services, text):
-                await allowance.spend()
-            bad = 0
+            if not handle(self._member, self._services, message):
+                await self._allowance.spend()
+            self._bad = 0
         except ProtocolError as error:
-            bad += 1
-            member.refuse(error.code, error.message)
-            if bad >= MAX_BAD_MESSAGES:
-                member.peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that could not be understood")
-            await allowance.spend()
+            self._bad += 1
+            self._member.refuse(error.code, error.message)
+            if self._bad >= MAX_BAD_MESSAGES:
+                self._member.peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that could not be understood")
+            await self._allowance.spend()
 
 
 def handle(member: Member, services: ControlServices, text: str | bytes) -> bool:

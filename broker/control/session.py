@@ -8,7 +8,7 @@ from broker.control.carried import CarriedSession
 from broker.control.courier import run_courier
 from broker.control.heartbeat import run_heartbeat
 from broker.control.member import Member
-from broker.control.reader import read
+from broker.control.reader import Reader
 from broker.control.services import ControlServices
 from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
@@ -53,7 +53,7 @@ async def run_control_session(
             peer.start(session)
             session.start_soon(run_heartbeat, member, services)
             session.start_soon(run_courier, member, room, services)
-            await read(member, services)
+            await peer.listen(Reader(member, services).hear)
             session.cancel_scope.cancel()
     finally:
         services.counters.control_sessions -= 1

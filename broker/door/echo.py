@@ -11,7 +11,7 @@ from broker.door.slots import Full, Slots
 from broker.door.sockets import Admitted, agreed_compression, checked_upgrade
 from broker.door.state import Kind
 from broker.http.request import Request
-from broker.wire.peer import Peer, PeerClosed
+from broker.wire.peer import Peer
 from protocol.deflate import COMPRESSED_BINARY, COMPRESSED_TEXT, compressed_frame
 from protocol.frames import binary_frame, text_frame
 from protocol.upgrade import switching_protocols
@@ -44,21 +44,16 @@ def admit_echo(request: Request, services: DoorServices, slots: Slots) -> Admitt
 
 
 async def _run_echo_session(peer: Peer) -> None:
-    async with trio.open_nursery() as tasks:
-        peer.start(tasks)
-        await _echo(peer)
-        tasks.cancel_scope.cancel()
-
-
-async def _echo(peer: Peer) -> None:
     """Send everything back; one that does not read its echo is not read from either."""
-    while True:
-        try:
-            message = await peer.receive()
-        except PeerClosed:
-            return
+
+    async def echo(message: str | bytes) -> None:
         peer.send(_frame(message, peer.outbox.window))
         await peer.drained()
+
+    async with trio.open_nursery() as tasks:
+        peer.start(tasks)
+        await peer.listen(echo)
+        tasks.cancel_scope.cancel()
 
 
 def _frame(message: str | bytes, window: int) -> bytes:

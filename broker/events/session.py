@@ -10,7 +10,7 @@ from broker.events.subscriptions import Subscriptions
 from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
 from broker.wire.bucket import TokenBucket
-from broker.wire.peer import Peer, PeerClosed
+from broker.wire.peer import Peer
 from protocol.codec import decode_event_client
 from protocol.codes import CloseCode, ErrorCode
 from protocol.errors import ProtocolError
@@ -32,7 +32,7 @@ async def run_event_session(peer: Peer, key: KeyRecord, services: EventServices)
         async with trio.open_nursery() as tasks:
             peer.start(tasks)
             session.subscriptions.start(tasks)
-            await session.read()
+            await peer.listen(session.hear)
             tasks.cancel_scope.cancel()
     finally:
         unwatch()
@@ -70,29 +70,24 @@ class EventSession:
         self.heartbeat = Heartbeat(peer, services)
         self.subscriptions = Subscriptions(peer, key, services)
 
-    async def read(self) -> None:
-        """Take the client's messages in order until the connection ends."""
-        while True:
-            try:
-                message = await self._peer.receive()
-            except PeerClosed:
-                return
-            self.messages += 1
-            self._services.counters.messages += 1
-            await self._hold_to_the_rate()
-            try:
-                if isinstance(message, bytes):
-                    raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
-                command = decode_event_client(message)
-            except ProtocolError as error:
-                self._refuse(error)
-                continue
-            self._bad_in_a_row = 0
-            match command:
-                case Pong():
-                    self.heartbeat.answer()
-                case Subscribe() | Unsubscribe():
-                    await self.subscriptions.put(command)
+    async def hear(self, message: str | bytes) -> None:
+        """Take one message of the client."""
+        self.messages += 1
+        self._services.counters.messages += 1
+        await self._hold_to_the_rate()
+        try:
+            if isinstance(message, bytes):
+                raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
+            command = decode_event_client(message)
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        self._bad_in_a_row = 0
+        match command:
+            case Pong():
+                self.heartbeat.answer()
+            case Subscribe() | Unsubscribe():
+                await self.subscriptions.put(command)
 
     def on_key_change(self, record: KeyRecord | None) -> None:
         """Close when the key is no longer good; a rotated key keeps its sessions."""

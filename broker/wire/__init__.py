@@ -7,7 +7,7 @@ from broker.wire.limits import PeerLimits
 from broker.wire.open_connection import OpenConnection
 from broker.wire.opening import open_peer
 from broker.wire.outbox import Outbox
-from broker.wire.peer import Peer, PeerClosed
+from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.ring import Ring
 from broker.wire.tls import TlsWire
@@ -16,7 +16,6 @@ __all__ = [
     "OpenConnection",
     "Outbox",
     "Peer",
-    "PeerClosed",
     "PeerLimits",
     "PlainWire",
     "Ring",

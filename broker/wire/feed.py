@@ -22,6 +22,7 @@ class Feed(trio.abc.Stream):
 
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
+        over: the library is told that there is no more, whatever comes.
         eof: the peer has ended the stream, or the connection broke.
         turns: what this passes together with others.
         on_flood: called, again and again, when the peer had to be paused without a break for `patience` seconds.
@@ -29,7 +30,8 @@ class Feed(trio.abc.Stream):
 
     __slots__ = (
         "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
-        "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "patience", "scanner", "turns", "wire",
+        "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "over", "patience", "scanner", "turns",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -44,7 +46,7 @@ class Feed(trio.abc.Stream):
     ) -> None:
         self.wire = wire
         self.scanner = scanner
-        self.ended = self.eof = False
+        self.ended = self.over = self.eof = False
         self._outbox = outbox
         self._on_violation = on_violation
         self._violation: ProtocolError | None = None
@@ -61,6 +63,9 @@ class Feed(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what the peer sends, for as long as it keeps to the limits."""
+        if self.over:
+            await trio.lowlevel.checkpoint()
+            return b""
         if self._inflater is None:
             return await self._receive_checked(max_bytes)
         while True:

@@ -1,4 +1,4 @@
-"""A connected WebSocket peer, as a session sees it: synchronous sends, awaited messages, one orderly end."""
+"""A connected WebSocket peer, as a session sees it: synchronous sends, messages one by one, one orderly end."""
 
 import math
 import os
@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 
 import trio
-import trio_websocket
-import wsproto.connection
 
 from broker.wire.feed import Feed
 from broker.wire.limits import PeerLimits
@@ -16,6 +14,7 @@ from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE, Turns
 from broker.wire.untie import close_generators
+from broker.wire.websocket import Deliver, OpenWebSocket
 from protocol.codes import CloseCode, ErrorCode
 from protocol.deflate import Deflate
 from protocol.errors import ProtocolError
@@ -26,10 +25,6 @@ ABNORMAL = 1006
 _PROTOCOL_ERRORS = frozenset({1002, 1007})
 _LINGER_BYTES = 1 << 20
 _LINGER_SECONDS = 0.5
-
-
-class PeerClosed(Exception):
-    """The connection is over or is being closed: no more messages will come."""
 
 
 class Peer:
@@ -46,7 +41,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_feed", "_limits", "_received", "_scope", "_websocket", "close_code", "close_reason", "closed_by",
+        "_feed", "_limits", "_scope", "_websocket", "close_code", "close_reason", "closed_by",
         "handed_over", "id", "opened_at", "outbox", "remote", "send", "wire",
     )  # fmt: skip
 
@@ -70,7 +65,6 @@ class Peer:
         self.close_reason = ""
         self.closed_by = ""
         self.handed_over = False
-        self._received = 0
         self._limits = limits
         self._scope: trio.CancelScope | None = None
         compressed = deflate is not None
@@ -85,7 +79,7 @@ class Peer:
         self._feed.patience = limits.rate_patience
         self._feed.on_flood = self._on_flood
         self._feed.turns = turns
-        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._websocket: OpenWebSocket | None = None
 
     @property
     def pending_bytes(self) -> int:
@@ -148,23 +142,21 @@ class Peer:
             self._note("us", code, reason)
             self.outbox.close(code, reason)
 
-    async def receive(self) -> str | bytes:
-        """Return the next complete message, text as str and binary as bytes.
+    async def listen(self, deliver: Deliver) -> None:
+        """Give every message to `deliver`, text as str and binary as bytes, until no more will come.
 
-        Raises:
-            PeerClosed: there will be no more.
+        None is given any more once the connection is being closed. While `deliver` waits nothing is read, so that the
+        kernel holds the client back.
         """
-        assert self._websocket is not None
-        while True:
-            try:
-                message = await self._websocket.get_message()
-            except trio_websocket.ConnectionClosed as closed:
-                if closed.reason is not None:
-                    self._note("peer", int(closed.reason.code), closed.reason.reason or "")
-                raise PeerClosed from None
-            self._received += 1
+        assert self._websocket is not None, "start() comes first"
+
+        async def deliver_while_open(message: str | bytes) -> None:
             if not self.closing:
-                return message
+                await deliver(message)
+
+        reason = await self._websocket.run(deliver_while_open)
+        if reason is not None:
+            self._note("peer", int(reason.code), reason.reason or "")
 
     def suspend(self) -> None:
         """Read no more from the peer, for `hand_over`; only without TLS, whose state cannot leave the process."""
@@ -172,8 +164,8 @@ class Peer:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every message that was read before `suspend` has been returned by `receive`."""
-        return self.wire.parked and self._received == self.scanner.messages
+        """Whether every message that was read before `suspend` has been delivered."""
+        return self.wire.parked
 
     def hand_over(self) -> OpenConnection:
         """Give the connection away after `suspend`: whoever has a copy of its descriptor goes on with what is returned.
@@ -205,24 +197,13 @@ class Peer:
         await self.outbox.drained()
 
     def start(self, session: trio.Nursery) -> None:
-        """Start the connection's own tasks in the nursery of its session: the WebSocket library, at need a writer.
+        """Bind the connection to the nursery of its session, where a writer is started once it is needed.
 
         From now on the nursery is cancelled when the connection is dead, and `close_timeout` after a close frame has
         passed.
-
-        The library begins with a connection that is open. The door has checked and answered the upgrade: nothing that a
-        stranger wrote in a request head reaches the library, and a connection that another process began is taken up in
-        the very same way. The library offers only ways in that read a request themselves, so its reader is started here
-        as they would start it.
         """
-        opened = wsproto.connection.Connection(wsproto.connection.SERVER)
-        self._websocket = trio_websocket.WebSocketConnection(
-            self._feed,
-            opened,  # type: ignore[arg-type]  # what a WSConnection passes everything on to once it is open
-            max_message_size=self._limits.max_message_bytes,
-        )
+        self._websocket = OpenWebSocket(self._feed, self._limits.max_message_bytes)
         self._scope = session.cancel_scope
-        session.start_soon(self._websocket._reader_task)
         self.outbox.start(session)
         if self.closing:
             self._start_deadline()

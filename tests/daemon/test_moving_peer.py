@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection
 from wsproto.events import Ping, Pong, TextMessage
 
-from broker.wire import OpenConnection, Peer, PeerClosed, PeerLimits, PlainWire, open_peer
+from broker.wire import OpenConnection, Peer, PeerLimits, PlainWire, open_peer
 from protocol.frames import text_frame
 
 LIMITS = PeerLimits(
@@ -20,13 +20,12 @@ LIMITS = PeerLimits(
 
 async def hear(peer: Peer, heard: list[str]) -> None:
     """Note every message of a peer until it is over."""
-    while True:
-        try:
-            message = await peer.receive()
-        except PeerClosed:
-            return
+
+    async def note(message: str | bytes) -> None:
         assert isinstance(message, str)
         heard.append(message)
+
+    await peer.listen(note)
 
 
 Moved = tuple[socket.socket, OpenConnection | None]

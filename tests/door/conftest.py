@@ -14,7 +14,7 @@ from broker.http import HttpBounds, listen
 from broker.keys import Admission, KeysUnavailable
 from broker.observe import Counters, get_logger
 from broker.store.key_record import KeyRecord
-from broker.wire.peer import Peer, PeerClosed
+from broker.wire.peer import Peer
 from protocol.frames import text_frame
 from tests.support import RawClient, WsClient
 
@@ -91,16 +91,15 @@ class Application:
     async def _echo(self, peer: Peer, greeting: str) -> None:
         if self.crash:
             raise RuntimeError("a bug")
+
+        async def send_back(message: str | bytes) -> None:
+            assert isinstance(message, str)
+            peer.send(text_frame(message.encode()))
+
         async with trio.open_nursery() as tasks:
             peer.start(tasks)
             peer.send(text_frame(greeting.encode()))
-            while True:
-                try:
-                    message = await peer.receive()
-                except PeerClosed:
-                    break
-                assert isinstance(message, str)
-                peer.send(text_frame(message.encode()))
+            await peer.listen(send_back)
             tasks.cancel_scope.cancel()
 
 

@@ -7,7 +7,7 @@ import trio
 
 from broker.wire.limits import PeerLimits
 from broker.wire.opening import open_peer
-from broker.wire.peer import Peer, PeerClosed
+from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire, WireBroken
 from protocol.deflate import Deflate
 from tests.fuzz.frames import CORPUS, WORDS
@@ -46,13 +46,11 @@ async def run(data: bytes) -> Outcome:
 async def _echo(peer: Peer, outcome: list[object]) -> None:
     from protocol.frames import text_frame
 
-    try:
-        while True:
-            message = await peer.receive()
-            outcome.append(type(message).__name__)
-            peer.send(text_frame(message.encode() if isinstance(message, str) else b"binary"))
-    except PeerClosed:
-        return
+    async def send_back(message: str | bytes) -> None:
+        outcome.append(type(message).__name__)
+        peer.send(text_frame(message.encode() if isinstance(message, str) else b"binary"))
+
+    await peer.listen(send_back)
 
 
 async def _other_side(stream: trio.SocketStream, data: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from broker.wire import Peer, PeerClosed, PeerLimits, PlainWire, TlsWire, open_peer
+from broker.wire import Peer, PeerLimits, PlainWire, TlsWire, open_peer
 from protocol.frames import ping_frame, text_frame
 from protocol.upgrade import switching_protocols
 from tests.support import WsClient
@@ -75,12 +75,16 @@ async def serving(
 
 async def echo(peer: Peer) -> None:
     """Send every message back until the peer is gone."""
-    try:
-        while True:
-            message = await peer.receive()
-            peer.send(text_frame(message.encode() if isinstance(message, str) else message))
-    except PeerClosed:
-        return
+
+    async def send_back(message: str | bytes) -> None:
+        peer.send(text_frame(message.encode() if isinstance(message, str) else message))
+
+    await peer.listen(send_back)
+
+
+async def refuse(message: str | bytes) -> None:
+    """Be given nothing."""
+    raise AssertionError(message)
 
 
 async def test_messages_both_ways_and_the_peers_close_is_answered() -> None:
@@ -116,8 +120,7 @@ async def test_our_close_follows_what_is_pending_and_waits_for_the_answer() -> N
         peer.close_soon(4401, "revoked")
         peer.close_soon(1011, "too late")
         peer.send(text_frame(b"never"))
-        with pytest.raises(PeerClosed):
-            await peer.receive()
+        await peer.listen(refuse)
 
     async with serving(talk) as served, await WsClient.connect(served.address, "/") as client:
         for number in range(5):
@@ -221,14 +224,15 @@ async def test_the_same_over_tls() -> None:
     frames = [text_frame(f"{number:09000}".encode()) for number in range(1500)]
 
     async def pour(peer: Peer) -> None:
-        message = await peer.receive()
-        assert message == "go"
-        for frame in frames:
-            peer.send(frame)
-        assert peer.peak_bytes > 0
-        await peer.drained()
-        peer.close_soon(1000, "done")
-        await echo(peer)
+        async def begin(message: str | bytes) -> None:
+            assert message == "go"
+            for frame in frames:
+                peer.send(frame)
+            assert peer.peak_bytes > 0
+            await peer.drained()
+            peer.close_soon(1000, "done")
+
+        await peer.listen(begin)
 
     limits = attrs.evolve(LIMITS, outbox_bytes=20_000_000)
     async with (

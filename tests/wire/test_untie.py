@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from broker.wire import Peer, PeerClosed, PeerLimits, PlainWire, open_peer
+from broker.wire import Peer, PeerLimits, PlainWire, open_peer
 from broker.wire.untie import close_generators
 from protocol.frames import text_frame
 
@@ -26,17 +26,17 @@ def uncollected() -> Iterator[None]:
 
 async def talk(peer: Peer) -> None:
     """Serve a session that echoes."""
+
+    async def send_back(message: str | bytes) -> None:
+        assert isinstance(message, str)
+        if message == "bye":
+            peer.close_soon(4000)
+        peer.send(text_frame(message.encode()))
+
     async with trio.open_nursery() as tasks:
         peer.start(tasks)
-        try:
-            while True:
-                message = await peer.receive()
-                assert isinstance(message, str)
-                if message == "bye":
-                    peer.close_soon(4000)
-                peer.send(text_frame(message.encode()))
-        except PeerClosed:
-            tasks.cancel_scope.cancel()
+        await peer.listen(send_back)
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""The WebSocket library's connection as it is used here: begun open, read by the session's own task."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio_websocket
+import wsproto.connection
+
+from broker.wire.feed import Feed
+
+__all__ = ["Deliver", "OpenWebSocket"]
+
+Deliver = Callable[[str | bytes], Awaitable[None]]
+"""What is given each message, and waited for before anything more is read."""
+
+_UNHEARD = trio.Event()
+"""What the library would set for tasks that wait for a handshake: there are none."""
+
+_NO_PINGS: OrderedDict[bytes, trio.Event] = OrderedDict()
+"""The library's own pings that wait for a pong: ours are messages."""
+
+
+class OpenWebSocket(trio_websocket.WebSocketConnection):
+    """A server's connection whose opening handshake is done (RFC 6455 section 4.2): frames in, messages out.
+
+    The library offers only ways in that read an upgrade request themselves, and hands messages over through a channel,
+    for which a connection needs a second task. The door has checked and answered the upgrade: nothing that a stranger
+    wrote in a request head reaches the library, and a connection that another process began is taken up in the very
+    same way. So what the library's constructor makes for a handshake and for that channel is left out, which is most of
+    what a connection would cost (`tests/wire/test_websocket.py` compares with the library's own).
+
+    Args:
+        feed: bytes in, frames out.
+        max_message_bytes: a larger message ends the connection with 1009.
+    """
+
+    def __init__(self, feed: Feed, max_message_bytes: int) -> None:
+        self._id = next(self.CONNECTION_ID)
+        self._stream = self._feed = feed
+        self._stream_lock = trio.StrictFIFOLock()
+        self._wsproto = wsproto.connection.Connection(wsproto.connection.SERVER)  # type: ignore[assignment]  # what a WSConnection passes everything on to once it is open
+        self._max_message_size = max_message_bytes
+        self._message_size = 0
+        self._message_parts = []
+        self._receive_buffer_size = None
+        self._reader_running = True
+        self._initial_request = None
+        self._close_reason = None
+        self._pings = _NO_PINGS
+        self._close_handshake = self._for_testing_peer_closed_connection = _UNHEARD
+
+    async def run(self, deliver: Deliver) -> trio_websocket.CloseReason | None:
+        """Read to the end; returns how the library saw it end, None when it was not told.
+
+        Messages come whole and in order. While `deliver` waits nothing more is read, so that the kernel holds the
+        client back.
+        """
+        self._send_channel = self._recv_channel = _Inbox(deliver, self._feed)  # type: ignore[assignment]  # all that is asked of them
+        await self._reader_task()
+        return self._close_reason
+
+
+class _Inbox:
+    """Stands for both ends of the library's channel: what is put in is delivered in the same step."""
+
+    __slots__ = ("_deliver", "_feed")
+
+    def __init__(self, deliver: Deliver, feed: Feed) -> None:
+        self._deliver = deliver
+        self._feed = feed
+
+    async def send(self, message: str | bytes) -> None:
+        """Deliver one message; an error that the library would take for one of its own becomes another."""
+        try:
+            await self._deliver(message)
+        except _TAKEN_FOR_ITS_OWN as error:
+            raise RuntimeError("a message was not dealt with") from error
+
+    async def aclose(self) -> None:
+        """End the reading: the library closes its channel when there is nothing more to say, and would read on."""
+        self._feed.over = True
+
+    async def __aenter__(self) -> None:
+        """Nothing; the reader holds its end of the channel for as long as it runs."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing; the reader is over."""
+
+
+_TAKEN_FOR_ITS_OWN = (
+    KeyError,
+    trio.ClosedResourceError,
+    trio.BrokenResourceError,
+    trio_websocket.ConnectionClosed,
+)
