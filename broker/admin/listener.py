@@ -17,7 +17,7 @@ from broker.http import ConnectionOver, Conversation, HttpBounds, describe_liste
 from broker.http.acceptor import accept_forever
 from broker.http.gate import Entry, Gate
 from broker.observe import Counters, Repeated
-from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.plain import PlainWire, WireBroken, describe_address
 
 __all__ = ["AdminListener"]
 
@@ -105,14 +105,14 @@ class AdminListener:
             if is_open and not all(map(is_local, where)):
                 log.warning("the operator API listens beyond this machine, without TLS: put a proxy in front", on=where)
 
-    def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
-        connections.start_soon(self._converse, raw, self._gate.enter())
+    def _take(self, connections: trio.Nursery, raw: socket.socket, address: object) -> None:
+        connections.start_soon(self._converse, raw, address, self._gate.enter())
 
-    async def _converse(self, raw: socket.socket, entry: Entry) -> None:
+    async def _converse(self, raw: socket.socket, address: object, entry: Entry) -> None:
         """Answer the requests of one connection; nothing that it does or meets gets any further than this."""
         wire: PlainWire | None = None
         try:
-            wire = PlainWire(raw)
+            wire = PlainWire(raw, describe_address(address))
             bounds = self._bounds()
             conversation = Conversation(wire, bounds)
             deadline = trio.current_time() + bounds.handshake_timeout

@@ -14,30 +14,31 @@ from broker.door.sockets import Admitted, TurnedAway, admit_socket, serve_socket
 from broker.door.state import DoorState
 from broker.http.answer import Refused
 from broker.http.conversation import ConnectionOver, Conversation
-from broker.wire.plain import PlainWire, WireBroken
+from broker.wire.plain import PlainWire, WireBroken, describe_address
 from broker.wire.tls import TlsWire
 
 __all__ = ["serve_connection"]
 
 
-async def serve_connection(raw: socket.socket, arrival: Arrival, state: DoorState) -> None:
+async def serve_connection(raw: socket.socket, address: object, arrival: Arrival, state: DoorState) -> None:
     """Serve one connection until it is over; nothing that it does or meets gets any further than this.
 
     Args:
         raw: accepted; closed at the end.
+        address: where it is from, as accept(2) tells it.
         arrival: its way through the gate, left when it becomes a session or ends.
         state: what the connections share.
     """
     wire: PlainWire | None = None
     try:
-        wire = PlainWire(raw)
+        wire = PlainWire(raw, describe_address(address))
         peer = await _located(wire, arrival, state)
         deadline = trio.current_time() + state.bounds.handshake_timeout
         wire = await _secured(wire, state, deadline)
         admitted = await _converse(wire, peer, arrival, state, deadline)
         if admitted is not None:
-            upgrade, address = admitted
-            await serve_socket(upgrade, wire, address, arrival, state)
+            upgrade, client = admitted
+            await serve_socket(upgrade, wire, client, arrival, state)
     except Exception as error:
         if not _went_away(error):
             state.services.counters.crashed += 1

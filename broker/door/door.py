@@ -12,7 +12,7 @@ from broker.door.arrival import Arrival
 from broker.door.connection import serve_connection
 from broker.door.services import DoorServices
 from broker.door.state import DoorState, Kind
-from broker.http.acceptor import accept_forever
+from broker.http.acceptor import Take, accept_forever
 from broker.http.bounds import HttpBounds
 from broker.wire.peer import Peer
 
@@ -112,10 +112,10 @@ class Door:
         """Speak TLS with this context, or plain text, with those that come from now on."""
         self.state.tls = context
 
-    async def _accept(self, listener: socket.socket, take: "partial[None]") -> None:
+    async def _accept(self, listener: socket.socket, take: Take) -> None:
         state = self.state
         await accept_forever(listener, state.gate, take, state.services.counters, state.say)
 
-    def _take(self, connections: trio.Nursery, raw: socket.socket) -> None:
+    def _take(self, connections: trio.Nursery, raw: socket.socket, address: object) -> None:
         arrival = Arrival(self.state.line, self.state.gate.enter())
-        connections.start_soon(serve_connection, raw, arrival, self.state)
+        connections.start_soon(serve_connection, raw, address, arrival, self.state)

@@ -30,21 +30,19 @@ SOCKETS = frozenset({Target.CONTROL_SOCKET, Target.EVENT_SOCKET})
 
 @attrs.frozen
 class Route:
-    """One line of the table."""
+    """One line of the table.
+
+    Attributes:
+        method, pattern, target: what leads where.
+        is_socket: whether it is a WebSocket's.
+        methods: the methods allowed: HEAD wherever GET is, but on WebSockets.
+    """
 
     method: str
     pattern: Pattern
     target: Target
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods allowed: HEAD wherever GET is, but on WebSockets."""
-        return ("GET", "HEAD") if self.method == "GET" and not self.is_socket else (self.method,)
-
-    @property
-    def is_socket(self) -> bool:
-        """Whether the route is a WebSocket's."""
-        return self.target in SOCKETS
+    is_socket: bool
+    methods: tuple[str, ...]
 
 
 @attrs.frozen
@@ -53,15 +51,13 @@ class Match:
 
     target: Target
     names: dict[str, str]
-
-    @property
-    def is_socket(self) -> bool:
-        """Whether it leads to a WebSocket."""
-        return self.target in SOCKETS
+    is_socket: bool
 
 
 def _route(method: str, path: str, target: Target) -> Route:
-    return Route(method, parse_path(path), target)
+    is_socket = target in SOCKETS
+    methods = ("GET", "HEAD") if method == "GET" and not is_socket else (method,)
+    return Route(method, parse_path(path), target, is_socket, methods)
 
 
 ROUTES = (
@@ -103,5 +99,5 @@ def find_route(request: Request) -> Match:
         if route.is_socket and not request.is_upgrade:
             headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
             raise refusal(426, ErrorCode.UPGRADE_REQUIRED, "this path is a WebSocket", headers=headers)
-        return Match(route.target, names)
+        return Match(route.target, names, route.is_socket)
     raise refusal(404, ErrorCode.NOT_FOUND, "there is nothing at this path", close=request.is_upgrade)

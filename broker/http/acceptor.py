@@ -10,7 +10,9 @@ import trio
 from broker.http.gate import Gate
 from broker.observe import Counters, Repeated
 
-__all__ = ["accept_forever"]
+__all__ = ["Take", "accept_forever"]
+
+Take = Callable[[socket.socket, object], None]
 
 BATCH = 12
 """Connections taken before everybody else has a turn: each may take 0.2 ms in one go."""
@@ -21,15 +23,13 @@ EXHAUSTED_PAUSE = 0.25
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-async def accept_forever(
-    listener: socket.socket, gate: Gate, take: Callable[[socket.socket], None], counters: Counters, say: Repeated
-) -> None:
+async def accept_forever(listener: socket.socket, gate: Gate, take: Take, counters: Counters, say: Repeated) -> None:
     """Accept until cancelled; the listener stays open, for its owner to close or to hand on.
 
     Args:
         listener: a listening, non-blocking socket.
         gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog. `in_a_row` is kept.
-        take: is given each connection, non-blocking, and must return at once.
+        take: is given each connection, non-blocking, and where it is from, as accept(2) tells it; must return at once.
         counters: `accepted` and `accept_errors` are raised.
         say: for complaints.
     """
@@ -41,7 +41,7 @@ async def accept_forever(
                 say.warning("handshakes", "too many connections are in their handshake: accepting pauses")
                 break
             try:
-                raw, _ = listener.accept()
+                raw, address = listener.accept()
             except (BlockingIOError, InterruptedError):
                 gate.in_a_row = 0
                 break
@@ -55,4 +55,4 @@ async def accept_forever(
             raw.setblocking(False)
             counters.accepted += 1
             gate.in_a_row += 1
-            take(raw)
+            take(raw, address)

@@ -40,10 +40,10 @@ class Request:
 
     @is_upgrade.default
     def _names_websocket(self) -> bool:
-        return any(
-            name == b"upgrade" and b"websocket" in (token.strip() for token in value.lower().split(b","))
-            for name, value in self.headers
-        )
+        for name, value in self.headers:
+            if name == b"upgrade" and b"websocket" in [token.strip() for token in value.lower().split(b",")]:
+                return True
+        return False
 
     def header(self, name: bytes) -> str | None:
         """Return the only value of a header (`name` in lower case), None when it is absent.
@@ -51,17 +51,20 @@ class Request:
         Raises:
             Refused: 400, when it comes twice with different values or is not ASCII.
         """
-        values = {value for given, value in self.headers if given == name}
+        values = [value for given, value in self.headers if given == name]
         if not values:
             return None
-        value = values.pop()
-        if values or not value.isascii():
+        value = values[0]
+        if values.count(value) != len(values) or not value.isascii():
             raise refusal(400, ErrorCode.BAD_REQUEST, f"{name.decode()}: one ASCII value expected")
         return value.decode("ascii")
 
     def parameter(self, name: str) -> str | None:
         """Return the first value of a query parameter, None when it is absent."""
-        return next((value for given, value in self.query if given == name), None)
+        for given, value in self.query:
+            if given == name:
+                return value
+        return None
 
     @property
     def path(self) -> str:
@@ -76,7 +79,10 @@ class Request:
     @property
     def has_body(self) -> bool:
         """Whether a body follows the head (RFC 9112 section 6.3)."""
-        return bool(self.content_length) or any(name == b"transfer-encoding" for name, _ in self.headers)
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
+                return True
+        return False
 
 
 def parse_request(method: bytes, target: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> Request:

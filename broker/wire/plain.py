@@ -42,7 +42,7 @@ class PlainWire:
         if raw.family in (socket.AF_INET, socket.AF_INET6):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.raw = raw
-        self.remote = describe_address(raw) if remote is None else remote
+        self.remote = _describe_peer(raw) if remote is None else remote
         self.last_heard = trio.current_time()
         self._unread = b""
         self._suspended = self.parked = False
@@ -191,12 +191,16 @@ class PlainWire:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-def describe_address(raw: socket.socket) -> str:
-    """Return a socket's peer as text: "host:port", "[v6]:port", or "unix"."""
-    if raw.family not in (socket.AF_INET, socket.AF_INET6):
+def describe_address(address: object) -> str:
+    """Return the address of a socket as text: "host:port", "[v6]:port", or "unix"."""
+    if not isinstance(address, tuple):
         return "unix"
+    host, port, *_ = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _describe_peer(raw: socket.socket) -> str:
     try:
-        host, port, *_ = raw.getpeername()
+        return describe_address(raw.getpeername())
     except OSError:
         return "gone"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

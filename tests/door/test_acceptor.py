@@ -3,6 +3,7 @@
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -12,6 +13,7 @@ import trio.testing
 from broker.http import HttpBounds, acceptor, listen
 from broker.http.gate import Gate
 from broker.observe import Counters, Repeated, get_logger
+from broker.wire.plain import PlainWire, describe_address
 from tests.door.conftest import BOUNDS, Site
 from tests.support import RawClient
 
@@ -73,12 +75,14 @@ async def test_others_have_their_turn_while_a_crowd_is_taken(nursery: trio.Nurse
     """Of many that wait in the backlog a dozen are taken at once, about 2 ms of work, then others are asked first."""
     taken: list[socket.socket] = []
     steps = Steps(taken)
+
+    def take(raw: socket.socket, _address: object) -> None:
+        taken.append(raw)
+
     with listen("127.0.0.1:0") as listener:
         clients = [socket.create_connection(listener.getsockname()) for _ in range(50)]
         trio.lowlevel.add_instrument(steps)
-        nursery.start_soon(
-            acceptor.accept_forever, listener, Gate(1000), taken.append, Counters(), Repeated(get_logger())
-        )
+        nursery.start_soon(acceptor.accept_forever, listener, Gate(1000), take, Counters(), Repeated(get_logger()))
         while len(taken) < 50:
             await trio.lowlevel.checkpoint()
         trio.lowlevel.remove_instrument(steps)
@@ -86,6 +90,29 @@ async def test_others_have_their_turn_while_a_crowd_is_taken(nursery: trio.Nurse
         for each in clients + taken:
             each.close()
     assert 8 <= max(steps.counts) <= 16
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix"])
+async def test_a_connection_comes_with_its_address(bind: str, tmp_path: Path, nursery: trio.Nursery) -> None:
+    """Nobody need ask the kernel again who a connection is from; small frames are not held back (TCP_NODELAY)."""
+    taken: list[tuple[socket.socket, object]] = []
+    came = trio.Event()
+
+    def take(raw: socket.socket, address: object) -> None:
+        taken.append((raw, address))
+        came.set()
+
+    with listen(f"unix:{tmp_path}/s" if bind == "unix" else bind) as listener, socket.socket(listener.family) as client:
+        client.connect(listener.getsockname())
+        nursery.start_soon(acceptor.accept_forever, listener, Gate(1000), take, Counters(), Repeated(get_logger()))
+        await came.wait()
+        nursery.cancel_scope.cancel()
+        [(raw, address)] = taken
+        with raw:
+            assert raw.gettimeout() == 0
+            assert describe_address(address) == PlainWire(raw).remote
+            if bind != "unix":
+                assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture
