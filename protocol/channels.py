@@ -87,7 +87,7 @@ class Grant:
         namespace, _, name = channel.partition(":")
         if not name or namespace not in self.namespaces:
             return False
-        return any(glob == "*" or fnmatchcase(channel, glob) for glob in self.globs)
+        return "*" in self.globs or any(fnmatchcase(channel, glob) for glob in self.globs)
 
 
 def grant_for(globs: tuple[str, ...], workflow_id: str | None, namespaces: Iterable[str]) -> Grant:

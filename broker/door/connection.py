@@ -78,7 +78,7 @@ async def _secured(wire: PlainWire, state: DoorState, deadline: float) -> PlainW
     secured = TlsWire(wire, state.tls)
     try:
         with trio.move_on_at(deadline):
-            await secured.handshake()
+            await secured.handshake(state.handshakes)
             return secured
     except WireBroken as error:
         state.services.counters.refused["tls"] += 1
@@ -94,7 +94,7 @@ async def _converse(
 
     What HTTP needed is given back to memory here, before a session of hours begins.
     """
-    conversation = Conversation(wire, state.bounds)
+    conversation = Conversation(wire, state.bounds, state.requests.pass_in_turn)
     state.conversations.add(conversation)
     address = peer
     try:

@@ -52,9 +52,8 @@ class Door:
             task_status: is started once connections are accepted.
         """
         async with trio.open_nursery() as helpers:
-            helpers.start_soon(self.state.entries.run)
-            helpers.start_soon(self.state.exits.run)
-            helpers.start_soon(self.state.reads.run)
+            for turnstile in self.state.turnstiles:
+                helpers.start_soon(turnstile.run)
             async with trio.open_nursery() as connections:
                 self._connections = connections
                 take = partial(self._take, connections)

@@ -88,7 +88,7 @@ def find_route(request: Request) -> Match:
     """
     exact = _ROUTES_BY_PATH.get(request.segments)
     for route in _ROUTES_WITH_NAMES if exact is None else (exact,):
-        names = match_path(route.pattern, request.segments)
+        names = {} if route is exact else match_path(route.pattern, request.segments)
         if names is None:
             continue
         if request.method not in route.methods:

@@ -78,8 +78,7 @@ async def admit_socket(
             slot,
             lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
-    if state.is_crowded:
-        await state.entries.take_turn()
+    await state.entries.pass_in_turn()
     admitted = await admit_event(request, upgrade.subprotocols, address, state)
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)

@@ -25,11 +25,13 @@ from broker.wire.turnstile import Turns, Turnstile
 __all__ = ["DoorState", "Kind"]
 
 
-CROWD = 128
-"""Newcomers in a row, or at the same time on their way to a session, above which event upgrades take turns."""
+HANDSHAKES = (4, 500.0)
+"""Steps of TLS handshakes in a pass of the loop, and in a second: each computes for 0.1 to 2 ms."""
 
+REQUESTS = (16, 500.0)
+"""Requests that had to be waited for, in a pass of the loop, and in a second."""
 
-ENTRIES = (3, 500.0)
+ENTRIES = (6, 500.0)
 """Event upgrades let through in a pass of the loop, and in a second: about a quarter of the loop's time."""
 
 EXITS = (16, 1000.0)
@@ -54,14 +56,19 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
-        entries: what event upgrades pass in a crowd, and control upgrades do not. Nobody can tell an agent from a
-            browser before its request is read. Opening a session is the greater part of what a newcomer costs, and the
-            agent in a crowd of browsers would wait for the sessions of all who came before. Here they wait, and those
-            whose requests are still to be read come first. Who waits is inside the gate, which is bounded.
+        handshakes, requests: what TLS handshakes, and requests, pass: thousands that come back in the same moment would
+            hold the loop for seconds, and a kill with it. Those whose request has come with the connection are let in
+            a few at a time already.
+        entries: what event upgrades pass, and control upgrades do not. Nobody can tell an agent from a browser before
+            its request is read. Opening a session is the greater part of what a newcomer costs: a hundred in one pass
+            would hold the loop for 20 ms, and the agent in a crowd of browsers would wait for the sessions of all who
+            came before. Here they wait, and those whose requests are still to be read come first. Who waits is inside
+            the gate, which is bounded.
         exits: what connections pass whose peers have gone: thousands that break in the same moment, as they do when a
             load balancer dies, would hold the loop for a second.
         reads: what browsers pass with what they say: thousands that answer a ping in the same moment would, too.
-        turns: which of these the sockets of a kind pass. Agents say little, and what they say is about a kill.
+        turnstiles: all of these; they must be run.
+        turns: which of them the sockets of a kind pass. Agents say little, and what they say is about a kill.
         guard: hears of wrong credentials.
         ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
@@ -86,9 +93,12 @@ class DoorState:
         self.gate = Gate(self.bounds.max_handshakes)
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
+        self.handshakes = Turnstile(*HANDSHAKES)
+        self.requests = Turnstile(*REQUESTS)
         self.entries = Turnstile(*ENTRIES)
         self.exits = Turnstile(*EXITS)
         self.reads = Turnstile(*READS)
+        self.turnstiles = (self.handshakes, self.requests, self.entries, self.exits, self.reads)
         self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)
         self.ticket_pace = Pace(limits.tickets_per_second)
@@ -128,11 +138,6 @@ class DoorState:
         counters.closed[peer.close_code] += 1
         counters.slow_consumers += peer.outbox.too_slow
         counters.outbox_peak_bytes = max(counters.outbox_peak_bytes, peer.peak_bytes)
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether so many newcomers come without a break that an agent among them could wait for long."""
-        return max(self.gate.in_a_row, self.gate.inside) > CROWD
 
     @property
     def keeps_alive(self) -> bool:

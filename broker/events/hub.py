@@ -48,6 +48,7 @@ class Channel:
         """Deliver nothing more to a session; a fan-out that has paused skips it."""
         self.subscribers.pop(session_id, None)
         self.version += 1
+        self._rosters = {}  # they would keep what thousands leave behind, and free all of it in one step
 
     @property
     def has_gap(self) -> bool:

@@ -14,8 +14,8 @@ __all__ = ["Take", "accept_forever"]
 
 Take = Callable[[socket.socket, object], None]
 
-BATCH = 12
-"""Connections taken before everybody else has a turn: each may take 0.2 ms in one go."""
+BATCH = 16
+"""Connections taken before everybody else has a turn: each may take 0.3 ms in one go."""
 
 EXHAUSTED_PAUSE = 0.25
 """Seconds without accepting when the process or the system is out of descriptors or memory."""
@@ -28,7 +28,7 @@ async def accept_forever(listener: socket.socket, gate: Gate, take: Take, counte
 
     Args:
         listener: a listening, non-blocking socket.
-        gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog. `in_a_row` is kept.
+        gate: no connection is taken while it is shut: newcomers wait in the kernel's backlog.
         take: is given each connection, non-blocking, and where it is from, as accept(2) tells it; must return at once.
         counters: `accepted` and `accept_errors` are raised.
         say: for complaints.
@@ -43,7 +43,6 @@ async def accept_forever(listener: socket.socket, gate: Gate, take: Take, counte
             try:
                 raw, address = listener.accept()
             except (BlockingIOError, InterruptedError):
-                gate.in_a_row = 0
                 break
             except OSError as error:
                 counters.accept_errors += 1
@@ -54,5 +53,4 @@ async def accept_forever(listener: socket.socket, gate: Gate, take: Take, counte
                 continue  # that one connection was gone before it was taken (accept(2), "Error handling")
             raw.setblocking(False)
             counters.accepted += 1
-            gate.in_a_row += 1
             take(raw, address)

@@ -4,6 +4,7 @@ The bytes are h11's business, every wait is bound here. Deadlines hold for a who
 a byte a second gains nothing by it.
 """
 
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
@@ -59,11 +60,14 @@ class Conversation:
     Args:
         wire: the connection.
         bounds: sizes and times.
+        turn: is awaited when something has come that was waited for, before it is looked at: thousands of requests that
+            arrive in the same moment are not answered in one pass of the loop.
     """
 
-    def __init__(self, wire: ByteWire, bounds: HttpBounds) -> None:
+    def __init__(self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] | None = None) -> None:
         self._wire = wire
         self._bounds = bounds
+        self._turn = turn
         self._parser: h11.Connection | None = None
         self._plain = b""  # what has come with a plain upgrade, which needs no parser unless it is refused
         self._plain_size = 0
@@ -170,7 +174,7 @@ class Conversation:
 
     async def _first(self) -> Request:
         if self._parser is None:
-            data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+            data = await self._receive(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
             if request := self._take_first(data):
                 return request
         return self._understand(await self._head())
@@ -236,8 +240,14 @@ class Conversation:
             elif event is h11.NEED_DATA:
                 await self._feed(RECEIVE_BYTES)
 
-    async def _feed(self, max_bytes: int) -> None:
+    async def _receive(self, max_bytes: int) -> bytes:
         data = await self._wire.receive_some(max_bytes)
+        if self._turn is not None:
+            await self._turn()
+        return data
+
+    async def _feed(self, max_bytes: int) -> None:
+        data = await self._receive(max_bytes)
         self._begun = self._begun or bool(data)
         self._give(data)
 

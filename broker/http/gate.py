@@ -27,13 +27,11 @@ class Gate:
     Attributes:
         limit: the most that may be inside.
         inside: how many are.
-        in_a_row: how many have come since the backlog was found empty last.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inside = 0
-        self.in_a_row = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._leaving = trio.lowlevel.ParkingLot()
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -85,11 +84,11 @@ def _rendering(as_json: bool, colors: bool) -> list[Processor]:
     ]
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
 def _as_json(event: EventDict, **_: object) -> str:
-    try:
-        return orjson.dumps(event, default=str).decode()
-    except TypeError:  # an integer of more than 64 bits, or half a surrogate pair
-        return json.dumps(event, ensure_ascii=False, default=str)
+    return _encode(event)
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

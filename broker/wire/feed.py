@@ -121,8 +121,8 @@ class Feed(trio.abc.Stream):
         """Go no further at once if many others end in the same moment."""
         self.eof = True
         exits = self.turns.exits
-        if exits is not None and not exits.pass_at_once():
-            await exits.take_turn()
+        if exits is not None:
+            await exits.pass_in_turn()
 
     async def _hold_back(self) -> None:
         """Read nothing for a while: the kernel then holds back a peer that sends too many frames which say nothing."""

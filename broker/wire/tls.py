@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 from broker.wire.plain import RECEIVE_BYTES, PlainWire, WireBroken
+from broker.wire.turnstile import Turnstile
 
 _Result = TypeVar("_Result")
 
@@ -43,8 +44,11 @@ class TlsWire(PlainWire):
         self._unsaid = b""  # records that are made and not written
         self.on_output: Callable[[bytes], None] | None = None
 
-    async def handshake(self) -> None:
+    async def handshake(self, turns: Turnstile | None = None) -> None:
         """Shake hands; the caller sets the deadline.
+
+        Args:
+            turns: what this passes together with others before each step that OpenSSL computes.
 
         Raises:
             WireBroken: the peer speaks no TLS, none that we accept, or went away.
@@ -58,6 +62,8 @@ class TlsWire(PlainWire):
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
+                if turns is not None:
+                    await turns.pass_in_turn()
             except ssl.SSLError as error:
                 await self._flush()
                 raise WireBroken(f"TLS handshake failed: {error.reason or error}") from None

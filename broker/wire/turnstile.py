@@ -50,6 +50,11 @@ class Turnstile:
         self._left -= 1
         return True
 
+    async def pass_in_turn(self) -> None:
+        """Pass, at once if that is allowed, else after all who wait already; `run` must be running."""
+        if not self.pass_at_once():
+            await self.take_turn()
+
     async def take_turn(self) -> None:
         """Wait for one's turn; `run` must be running."""
         self._bell.ring()

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import trio
+import trio.testing
 
 from broker.config import Config, Limits
 from broker.door import Kind
@@ -119,14 +120,25 @@ async def test_agent_speaks_in_a_crowd(site: Site) -> None:
         client.close()
 
 
-@pytest.mark.parametrize(("newcomers", "crowded"), [(128, False), (129, True)])
-async def test_a_crowd_is_more_than_128(site: Site, newcomers: int, crowded: bool) -> None:
-    """So many in a row, or on their way at the same time, need not wait for each other; one more makes a crowd."""
-    gate = site.door.state.gate
-    gate.in_a_row = newcomers
-    assert site.door.state.is_crowded is crowded
-    gate.in_a_row = 0
-    assert not site.door.state.is_crowded
-    for _ in range(newcomers):
-        gate.enter()
-    assert site.door.state.is_crowded is crowded
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_requests_of_a_crowd(site: Site) -> None:
+    """Requests that arrive in the same moment are read a few at a time, and all of them are answered."""
+    requests = site.door.state.requests
+    at_once, requests.at_once, requests.at_least = requests.at_once, 0, 0.0
+    clients = [socket.create_connection(site.address) for _ in range(CROWD)]
+    while site.services.counters.accepted < CROWD:
+        await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    for client in clients:
+        client.sendall(b"GET /ws/?token=nr_live_good" + HEAD)
+    while (waiting := requests.waiting) < CROWD:
+        await trio.lowlevel.checkpoint()
+    requests.at_once = at_once
+    while waiting:
+        await trio.lowlevel.checkpoint()
+        assert waiting - requests.waiting <= 2 * at_once  # those of two passes
+        waiting = requests.waiting
+    while len(site.door.peers(Kind.EVENTS)) < CROWD:
+        await trio.lowlevel.checkpoint()
+    for client in clients:
+        client.close()

@@ -1,5 +1,6 @@
 """The same door with TLS."""
 
+import socket
 import ssl
 
 import attrs
@@ -13,6 +14,7 @@ from tests.door.conftest import BOUNDS, Site
 from tests.door.test_proxies import proxy_header
 from tests.support import RawClient, WsClient
 
+HELLOS = 60
 QUICK = attrs.evolve(BOUNDS, handshake_timeout=0.3)
 
 
@@ -95,3 +97,28 @@ async def test_a_proxy_header_before_tls(secure: Site, config: Config, header: b
             assert reply.status == 401
     assert secure.door.state.guard.failures.note("203.0.113.7", trio.current_time()) == 0.0
     assert len(secure.door.state.guard.failures) == 1
+
+
+async def test_handshakes_of_a_crowd(secure: Site, trusting: ssl.SSLContext) -> None:
+    """What is computed for those who come back in the same moment is computed a few at a time, and all of it is."""
+    turns = secure.door.state.handshakes
+    at_once, turns.at_once, turns.at_least = turns.at_once, 0, 0.0
+    clients = []
+    for _ in range(HELLOS):
+        outgoing = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            trusting.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+        client = socket.create_connection(secure.address[:2])
+        client.sendall(outgoing.read())
+        clients.append(client)
+    while (waiting := turns.waiting) < HELLOS:
+        await trio.lowlevel.checkpoint()
+    turns.at_once = at_once
+    while waiting:
+        await trio.lowlevel.checkpoint()
+        assert waiting - turns.waiting <= 2 * at_once  # those of two passes
+        waiting = turns.waiting
+    for client in clients:
+        await trio.lowlevel.wait_readable(client)
+        assert client.recv(1) == b"\x16"  # a handshake record: ServerHello (RFC 8446 section 5.1)
+        client.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import weakref
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
 from broker.wire.ring import BUFFER_BYTES, ENTRIES, Ring
 from protocol.frames import text_frame
-from tests.events.parts import Listener
+from tests.events.parts import Listener, unconnected_hub
 from tests.support.rings import open_ring
 
 FRAME = text_frame(b"x" * 200)
@@ -118,3 +119,17 @@ async def test_the_number_of_a_closed_socket_is_not_written_to(crowd: Crowd, rin
             with pytest.raises(BlockingIOError):
                 each.recv(1)
     assert crowd.outboxes[1].dead
+
+
+def test_nothing_is_kept_of_who_has_left() -> None:
+    """What a channel remembers of its subscribers goes when one leaves: each is freed when it goes."""
+    channel = unconnected_hub().hold("workflow:w")
+    listeners = {str(number): Listener() for number in range(3)}
+    for name, listener in listeners.items():
+        channel.join(name, listener)
+    channel.rosters()[0].write(0, 3, FRAME)
+    left = weakref.ref(listeners.pop("1"))
+    channel.leave("1")
+    del listener
+    assert left() is None
+    assert channel.rosters()[0].write(0, 3, FRAME) == 2

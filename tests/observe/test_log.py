@@ -119,7 +119,7 @@ def test_journal_lines_carry_priorities(tmp_path: Path, monkeypatch: pytest.Monk
         get_logger().error("two")
         logging.getLogger("other").warning("three")
     one, two, three = path.read_text().splitlines()
-    assert one.startswith('<6>{"event":"one"')
+    assert one.startswith('<6>{"event": "one"')
     assert two.startswith("<3>{")
     assert three.startswith("<4>{")
 
