@@ -20,25 +20,29 @@ from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.limits import PeerLimits
 from broker.wire.peer import Peer
-from broker.wire.turnstile import Turns, Turnstile
+from broker.wire.turnstile import Passes, Turns, Turnstile
 
 __all__ = ["DoorState", "Kind"]
 
 
-HANDSHAKES = (4, 500.0)
-"""Steps of TLS handshakes in a pass of the loop, and in a second: each computes for 0.1 to 2 ms."""
+HANDSHAKES = (4, 500.0, 0.004)
+"""Steps of TLS handshakes, each of which computes for 0.1 to 2 ms.
 
-REQUESTS = (16, 500.0)
-"""Requests that had to be waited for, in a pass of the loop, and in a second."""
+Here and below: how many of those who wait are let through in a pass of the loop, how many in a second where passes are
+long, and up to how many seconds after a pass has begun nobody need wait.
+"""
 
-ENTRIES = (6, 500.0)
-"""Event upgrades let through in a pass of the loop, and in a second: about a quarter of the loop's time."""
+REQUESTS = (16, 500.0, 0.004)
+"""Requests that had to be waited for."""
 
-EXITS = (16, 1000.0)
-"""Sessions that end in a pass of the loop, and in a second, because their peers have gone."""
+ENTRIES = (6, 500.0, 0.001)
+"""Event upgrades."""
 
-READS = (32, 2000.0)
-"""Reads from browsers, and what follows from them, in a pass of the loop, and in a second."""
+EXITS = (16, 1000.0, 0.004)
+"""Sessions that end because their peers have gone."""
+
+READS = (32, 2000.0, 0.004)
+"""Reads from browsers, and what follows from them."""
 
 
 class Kind(StrEnum):
@@ -56,6 +60,7 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
+        passes: how long the loop is at it; must be run.
         handshakes, requests: what TLS handshakes, and requests, pass: thousands that come back in the same moment would
             hold the loop for seconds, and a kill with it. Those whose request has come with the connection are let in
             a few at a time already.
@@ -93,11 +98,12 @@ class DoorState:
         self.gate = Gate(self.bounds.max_handshakes)
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
-        self.handshakes = Turnstile(*HANDSHAKES)
-        self.requests = Turnstile(*REQUESTS)
-        self.entries = Turnstile(*ENTRIES)
-        self.exits = Turnstile(*EXITS)
-        self.reads = Turnstile(*READS)
+        self.passes = Passes()
+        self.handshakes = Turnstile(*HANDSHAKES, self.passes)
+        self.requests = Turnstile(*REQUESTS, self.passes)
+        self.entries = Turnstile(*ENTRIES, self.passes)
+        self.exits = Turnstile(*EXITS, self.passes)
+        self.reads = Turnstile(*READS, self.passes)
         self.turnstiles = (self.handshakes, self.requests, self.entries, self.exits, self.reads)
         self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)

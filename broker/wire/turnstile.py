@@ -1,5 +1,6 @@
 """A few at a time, where thousands may come or go in the same moment and each costs a good part of a millisecond."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -8,28 +9,56 @@ import trio
 
 from broker.wire.doorbell import Doorbell
 
-__all__ = ["ALONE", "PASS_SECONDS", "Turns", "Turnstile"]
+__all__ = ["ALONE", "Passes", "Turns", "Turnstile"]
 
-PASS_SECONDS = 0.005
-"""What counts as one pass for those who need not wait."""
+
+class Passes(trio.abc.Instrument):
+    """Knows how long the pass of the loop lasts that goes on now, while `run` runs.
+
+    Args:
+        clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self._began = -math.inf
+
+    @property
+    def lasted(self) -> float:
+        """How long, in seconds."""
+        return self.clock() - self._began
+
+    async def run(self) -> None:
+        """Watch the loop that this runs in, until cancelled."""
+        trio.lowlevel.add_instrument(self)
+        try:
+            await trio.sleep_forever()
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    def after_io_wait(self, timeout: float) -> None:
+        """A pass begins."""
+        self._began = self.clock()
 
 
 class Turnstile:
     """Lets tasks through in order, a few in each pass of the loop, so that all others have their turns between them.
 
-    Nobody is kept for ever, whatever else there is to do: where passes are long, as many get through as keep to a rate.
+    Who comes early in a pass, and finds nobody waiting, need not wait either. Nobody is kept for ever, whatever else
+    there is to do: where passes are long, as many get through as keep to a rate.
 
     Args:
-        at_once: how many get through in one pass.
+        at_once: how many of those who wait get through in one pass; 0 keeps everybody.
         at_least: how many in a second, however long a pass is.
-        clock: in seconds.
+        early: up to how many seconds after a pass has begun nobody need wait.
+        passes: tells how long the pass has lasted.
     """
 
-    def __init__(self, at_once: int, at_least: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, at_once: int, at_least: float, early: float, passes: Passes) -> None:
         self.at_once = at_once
         self.at_least = at_least
-        self._clock = clock
-        self._left, self._since = at_once, clock()
+        self.early = early
+        self._passes = passes
         self._lot = trio.lowlevel.ParkingLot()
         self._bell = Doorbell()
 
@@ -39,16 +68,8 @@ class Turnstile:
         return len(self._lot)
 
     def pass_at_once(self) -> bool:
-        """Pass without a wait, if nobody waits and not too many have within `PASS_SECONDS`; tells whether."""
-        if self._lot:
-            return False
-        now = self._clock()
-        if now - self._since > PASS_SECONDS:
-            self._left, self._since = self.at_once, now
-        if not self._left:
-            return False
-        self._left -= 1
-        return True
+        """Pass without a wait, if nobody waits and it is early in the pass; tells whether."""
+        return not self._lot and self.at_once > 0 and self._passes.lasted < self.early
 
     async def pass_in_turn(self) -> None:
         """Pass, at once if that is allowed, else after all who wait already; `run` must be running."""
@@ -64,11 +85,12 @@ class Turnstile:
         """Let through who waits, until cancelled."""
         while True:
             await self._bell.wait()
-            quota, began = self.at_once, self._clock()
+            clock = self._passes.clock
+            quota, began = self.at_once, clock()
             while self._lot:
                 self._lot.unpark(count=quota)
                 await trio.lowlevel.checkpoint()
-                now = self._clock()
+                now = clock()
                 quota, began = max(self.at_once, int((now - began) * self.at_least)), now
 
 

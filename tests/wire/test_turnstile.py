@@ -5,10 +5,11 @@ import time
 import trio
 import trio.testing
 
-from broker.wire.turnstile import PASS_SECONDS, Turnstile
+from broker.wire.turnstile import Passes, Turnstile
 
 AT_ONCE = 4
 AT_LEAST = 500.0
+EARLY = 0.004
 FEW = 60
 
 
@@ -27,7 +28,7 @@ async def come(turnstile: Turnstile, passed: list[int], crowd: trio.Nursery) -> 
 
 async def test_a_few_at_a_time(nursery: trio.Nursery) -> None:
     """All who wait get through in order, only so many in one pass of the loop if that is short."""
-    turnstile = Turnstile(AT_ONCE, 0.0)
+    turnstile = Turnstile(AT_ONCE, 0.0, EARLY, Passes())
     passed: list[int] = []
     async with trio.open_nursery() as crowd:
         await come(turnstile, passed, crowd)
@@ -44,7 +45,7 @@ async def test_a_few_at_a_time(nursery: trio.Nursery) -> None:
 
 async def test_a_long_pass(nursery: trio.Nursery) -> None:
     """Where others are long at it, as many get through in a pass as keeps to a rate."""
-    turnstile = Turnstile(AT_ONCE, AT_LEAST)
+    turnstile = Turnstile(AT_ONCE, AT_LEAST, EARLY, Passes())
     passed: list[int] = []
     async with trio.open_nursery() as crowd:
         await come(turnstile, passed, crowd)
@@ -62,7 +63,7 @@ async def test_a_long_pass(nursery: trio.Nursery) -> None:
 
 async def test_who_goes_is_forgotten(nursery: trio.Nursery) -> None:
     """Whoever gives up while waiting keeps nobody else from passing."""
-    turnstile = Turnstile(AT_ONCE, AT_LEAST)
+    turnstile = Turnstile(AT_ONCE, AT_LEAST, EARLY, Passes())
     with trio.move_on_after(0):
         await turnstile.take_turn()
     assert turnstile.waiting == 0
@@ -71,26 +72,34 @@ async def test_who_goes_is_forgotten(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-async def test_without_a_wait(nursery: trio.Nursery) -> None:
-    """The first few of a pass need not wait, those after them must, and in the next pass it begins anew."""
+async def test_early_in_a_pass_nobody_waits(nursery: trio.Nursery) -> None:
+    """Until a pass has lasted for so long all may pass, then they wait, and in the next pass it begins anew."""
     now = 0.0
-    turnstile = Turnstile(AT_ONCE, 0.0, clock=lambda: now)
+    passes = Passes(clock=lambda: now)
+    turnstile = Turnstile(AT_ONCE, 0.0, EARLY, passes)
     nursery.start_soon(turnstile.run)
+    nursery.start_soon(passes.run)
+    await trio.testing.wait_all_tasks_blocked()
     for _ in range(3):
-        now += 1.1 * PASS_SECONDS
-        assert [turnstile.pass_at_once() for _ in range(AT_ONCE + 1)] == [True] * AT_ONCE + [False]
-        now += 0.9 * PASS_SECONDS
+        await trio.lowlevel.checkpoint()  # a pass begins
+        now += 0.9 * EARLY
+        assert all(turnstile.pass_at_once() for _ in range(2 * AT_ONCE))
+        now += 0.2 * EARLY
         assert not turnstile.pass_at_once()
-        await turnstile.take_turn()
+        await turnstile.pass_in_turn()
+    turnstile.at_once = 0
+    await trio.lowlevel.checkpoint()
+    assert not turnstile.pass_at_once()
     nursery.cancel_scope.cancel()
 
 
 async def test_nobody_overtakes(nursery: trio.Nursery) -> None:
     """While anybody waits, nobody passes without."""
-    now = 0.0
-    turnstile = Turnstile(AT_ONCE, 0.0, clock=lambda: now)
+    passes = Passes(clock=lambda: 0.0)
+    turnstile = Turnstile(AT_ONCE, 0.0, EARLY, passes)
+    passes.after_io_wait(0.0)
+    assert turnstile.pass_at_once()
     nursery.start_soon(turnstile.take_turn)
     await trio.testing.wait_all_tasks_blocked()
-    now += 10 * PASS_SECONDS
     assert not turnstile.pass_at_once()
     nursery.cancel_scope.cancel()
