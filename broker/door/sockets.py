@@ -78,7 +78,8 @@ async def admit_socket(
             slot,
             lambda peer: services.control_session(peer, admission.record, api_key, org_id, admission.secret),
         )
-    await state.entries.pass_in_turn()
+    if state.is_crowded or not state.entries.pass_at_once():
+        await state.entries.take_turn()
     admitted = await admit_event(request, upgrade.subprotocols, address, state)
     if admitted is None:
         return TurnedAway(answer, CloseCode.POLICY, BAD_TOKEN)

@@ -35,8 +35,11 @@ long, and up to how many seconds after a pass has begun nobody need wait.
 REQUESTS = (16, 500.0, 0.004)
 """Requests that had to be waited for."""
 
-ENTRIES = (6, 500.0, 0.001)
+ENTRIES = (6, 500.0, 0.004)
 """Event upgrades."""
+
+CROWD = 128
+"""Newcomers, on their way to a session or waiting in the kernel, above which every event upgrade waits for its turn."""
 
 EXITS = (16, 1000.0, 0.004)
 """Sessions that end because their peers have gone."""
@@ -144,6 +147,11 @@ class DoorState:
         counters.closed[peer.close_code] += 1
         counters.slow_consumers += peer.outbox.too_slow
         counters.outbox_peak_bytes = max(counters.outbox_peak_bytes, peer.peak_bytes)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many newcomers are there that an agent among them could wait for long."""
+        return max(self.gate.queued, self.gate.inside) > CROWD
 
     @property
     def keeps_alive(self) -> bool:

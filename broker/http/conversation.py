@@ -60,8 +60,8 @@ class Conversation:
     Args:
         wire: the connection.
         bounds: sizes and times.
-        turn: is awaited when something has come that was waited for, before it is looked at: thousands of requests that
-            arrive in the same moment are not answered in one pass of the loop.
+        turn: is awaited before the first request is looked at, if that had to be waited for: thousands that arrive in
+            the same moment are not answered in one pass of the loop.
     """
 
     def __init__(self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -174,7 +174,10 @@ class Conversation:
 
     async def _first(self) -> Request:
         if self._parser is None:
-            data = await self._receive(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+            data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
+            self._begun = bool(data)
+            if self._turn is not None:
+                await self._turn()
             if request := self._take_first(data):
                 return request
         return self._understand(await self._head())
@@ -240,14 +243,8 @@ class Conversation:
             elif event is h11.NEED_DATA:
                 await self._feed(RECEIVE_BYTES)
 
-    async def _receive(self, max_bytes: int) -> bytes:
-        data = await self._wire.receive_some(max_bytes)
-        if self._turn is not None:
-            await self._turn()
-        return data
-
     async def _feed(self, max_bytes: int) -> None:
-        data = await self._receive(max_bytes)
+        data = await self._wire.receive_some(max_bytes)
         self._begun = self._begun or bool(data)
         self._give(data)
 

@@ -27,11 +27,13 @@ class Gate:
     Attributes:
         limit: the most that may be inside.
         inside: how many are.
+        queued: how many waited in the kernel when one was taken last.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inside = 0
+        self.queued = 0
         self._waiting = trio.lowlevel.ParkingLot()
         self._leaving = trio.lowlevel.ParkingLot()
 

@@ -22,6 +22,7 @@ class Feed(trio.abc.Stream):
 
     Attributes:
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
+        fresh: nothing of what was read last has been dealt with.
         over: the library is told that there is no more, whatever comes.
         eof: the peer has ended the stream, or the connection broke.
         turns: what this passes together with others.
@@ -30,8 +31,8 @@ class Feed(trio.abc.Stream):
 
     __slots__ = (
         "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
-        "_pause", "_pausing_since", "_violation", "ended", "eof", "on_flood", "over", "patience", "scanner", "turns",
-        "wire",
+        "_pause", "_pausing_since", "_violation", "ended", "eof", "fresh", "on_flood", "over", "patience", "scanner",
+        "turns", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +47,7 @@ class Feed(trio.abc.Stream):
     ) -> None:
         self.wire = wire
         self.scanner = scanner
-        self.ended = self.over = self.eof = False
+        self.ended = self.over = self.eof = self.fresh = False
         self._outbox = outbox
         self._on_violation = on_violation
         self._violation: ProtocolError | None = None
@@ -66,6 +67,7 @@ class Feed(trio.abc.Stream):
         if self.over:
             await trio.lowlevel.checkpoint()
             return b""
+        self.fresh = True
         if self._inflater is None:
             return await self._receive_checked(max_bytes)
         while True:
@@ -116,6 +118,13 @@ class Feed(trio.abc.Stream):
             if self._allowance.rested:
                 self._pausing_since = math.inf
         return data
+
+    async def take_turn(self) -> None:
+        """Let others have theirs before a further message of the same read is dealt with: there may be hundreds."""
+        if self.turns.reads is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.turns.reads.pass_in_turn()
 
     async def _note_end(self) -> None:
         """Go no further at once if many others end in the same moment."""

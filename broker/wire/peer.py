@@ -145,8 +145,9 @@ class Peer:
     async def listen(self, deliver: Deliver) -> None:
         """Give every message to `deliver`, text as str and binary as bytes, until no more will come.
 
-        None is given any more once the connection is being closed. While `deliver` waits nothing is read, so that the
-        kernel holds the client back.
+        None is given any more once the connection is being closed. While `deliver` waits nothing is read, not even a
+        ping or the end, so that the kernel holds the client back: whoever lets it wait for long must learn from
+        elsewhere that the client is there, as from heartbeats.
         """
         assert self._websocket is not None, "start() comes first"
 

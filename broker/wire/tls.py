@@ -21,6 +21,15 @@ a fan-out would find it cold.
 """
 
 
+_HANDSHAKE = 22
+_RECORD_HEAD = 5
+_LONGEST_RECORD = _RECORD_HEAD + 16384 + 256
+
+
+def _record_size(data: bytes) -> int:
+    return _RECORD_HEAD + int.from_bytes(data[3:5])
+
+
 class TlsWire(PlainWire):
     """A server-side TLS connection: `ssl.SSLObject` over memory buffers.
 
@@ -48,22 +57,20 @@ class TlsWire(PlainWire):
         """Shake hands; the caller sets the deadline.
 
         Args:
-            turns: what this passes together with others before each step that OpenSSL computes.
+            turns: what this passes together with others before OpenSSL computes its answer to the first record.
 
         Raises:
             WireBroken: the peer speaks no TLS, none that we accept, or went away.
         """
-        if self._unread:
-            self._incoming.write(self._unread)
-            self._unread = b""
+        await self._fill_with_first_record()
+        if turns is not None:
+            await turns.pass_in_turn()
         while True:
             try:
                 self._do(self._object.do_handshake)
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
-                if turns is not None:
-                    await turns.pass_in_turn()
             except ssl.SSLError as error:
                 await self._flush()
                 raise WireBroken(f"TLS handshake failed: {error.reason or error}") from None
@@ -132,6 +139,18 @@ class TlsWire(PlainWire):
     def _take_unsaid(self) -> bytes:
         records, self._unsaid = self._unsaid, b""
         return records
+
+    async def _fill_with_first_record(self) -> None:
+        """Read until the first record is whole (RFC 8446 section 5.1), or is none: OpenSSL then has all it needs."""
+        data = self.take_unread()
+        while len(data) < _RECORD_HEAD or (data[0] == _HANDSHAKE and len(data) < _record_size(data) <= _LONGEST_RECORD):
+            more = await self.receive_raw(RECEIVE_BYTES)
+            if not more:
+                self._incoming.write(data)
+                self._incoming.write_eof()
+                return
+            data += more
+        self._incoming.write(data)
 
     async def _fill(self) -> None:
         data = await self.receive_raw(RECEIVE_BYTES)

@@ -59,6 +59,7 @@ class Turnstile:
         self.at_least = at_least
         self.early = early
         self._passes = passes
+        self._is_over = False
         self._lot = trio.lowlevel.ParkingLot()
         self._bell = Doorbell()
 
@@ -69,7 +70,7 @@ class Turnstile:
 
     def pass_at_once(self) -> bool:
         """Pass without a wait, if nobody waits and it is early in the pass; tells whether."""
-        return not self._lot and self.at_once > 0 and self._passes.lasted < self.early
+        return self._is_over or (not self._lot and self.at_once > 0 and self._passes.lasted < self.early)
 
     async def pass_in_turn(self) -> None:
         """Pass, at once if that is allowed, else after all who wait already; `run` must be running."""
@@ -82,16 +83,23 @@ class Turnstile:
         await self._lot.park()
 
     async def run(self) -> None:
-        """Let through who waits, until cancelled."""
-        while True:
-            await self._bell.wait()
-            clock = self._passes.clock
-            quota, began = self.at_once, clock()
-            while self._lot:
-                self._lot.unpark(count=quota)
-                await trio.lowlevel.checkpoint()
-                now = clock()
-                quota, began = max(self.at_once, int((now - began) * self.at_least)), now
+        """Let through who waits, until cancelled; from then on nobody waits."""
+        try:
+            while True:
+                await self._bell.wait()
+                await self._let_through()
+        finally:
+            self._is_over = True
+            self._lot.unpark_all()
+
+    async def _let_through(self) -> None:
+        clock = self._passes.clock
+        quota, began = self.at_once, clock()
+        while self._lot:
+            self._lot.unpark(count=quota)
+            await trio.lowlevel.checkpoint()
+            now = clock()
+            quota, began = max(self.at_once, int((now - began) * self.at_least)), now
 
 
 @attrs.frozen

@@ -72,6 +72,9 @@ class _Inbox:
 
     async def send(self, message: str | bytes) -> None:
         """Deliver one message; an error that the library would take for one of its own becomes another."""
+        if not self._feed.fresh:
+            await self._feed.take_turn()
+        self._feed.fresh = False
         try:
             await self._deliver(message)
         except _TAKEN_FOR_ITS_OWN as error:

@@ -58,37 +58,59 @@ async def test_crowded_door_keeps_no_connection_alive(site: Site, bounds: HttpBo
 
 
 class Steps(trio.abc.Instrument):
-    """Notes how many connections each step of a task has taken: between two steps all others have theirs."""
+    """Notes how many connections each step of a task has taken: between two steps all others have theirs.
 
-    def __init__(self, taken: list[socket.socket]) -> None:
+    Attributes:
+        counts: of each step.
+        queued: how many the gate knew to be in the queue, by how many had been taken.
+    """
+
+    def __init__(self, taken: list[socket.socket], gate: Gate) -> None:
         self._taken = taken
+        self._gate = gate
         self._before = 0
         self.counts: list[int] = []
+        self.queued: dict[int, int] = {}
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count."""
         self.counts.append(len(self._taken) - self._before)
+        if self.counts[-1]:
+            self.queued[len(self._taken)] = self._gate.queued
         self._before = len(self._taken)
 
 
-async def test_others_have_their_turn_while_a_crowd_is_taken(nursery: trio.Nursery) -> None:
-    """Of many that wait in the backlog sixteen are taken at once, some milliseconds of work, then others come."""
+@pytest.mark.parametrize(
+    ("bind", "queued"), [("127.0.0.1:0", {16: 34, 32: 18, 48: 2, 50: 0}), ("unix", {16: 16, 32: 32, 48: 48, 50: 0})]
+)
+async def test_others_have_their_turn_while_a_crowd_is_taken(
+    bind: str, queued: dict[int, int], tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """Of many that wait in the backlog sixteen are taken at once, some milliseconds of work, then others come.
+
+    The gate knows how many more there are; those that come over a unix socket it can but count.
+    """
     taken: list[socket.socket] = []
-    steps = Steps(taken)
+    gate = Gate(1000)
+    steps = Steps(taken, gate)
 
     def take(raw: socket.socket, _address: object) -> None:
         taken.append(raw)
 
-    with listen("127.0.0.1:0") as listener:
-        clients = [socket.create_connection(listener.getsockname()) for _ in range(50)]
+    with listen(f"unix:{tmp_path}/s" if bind == "unix" else bind) as listener:
+        clients = [socket.socket(listener.family) for _ in range(50)]
+        for client in clients:
+            client.connect(listener.getsockname())
         trio.lowlevel.add_instrument(steps)
-        nursery.start_soon(acceptor.accept_forever, listener, Gate(1000), take, Counters(), Repeated(get_logger()))
+        nursery.start_soon(acceptor.accept_forever, listener, gate, take, Counters(), Repeated(get_logger()))
         while len(taken) < 50:
             await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         trio.lowlevel.remove_instrument(steps)
         nursery.cancel_scope.cancel()
         for each in clients + taken:
             each.close()
+    assert steps.queued == queued
     assert max(steps.counts) == 16
 
 

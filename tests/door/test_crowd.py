@@ -55,7 +55,7 @@ async def all_speak(site: Site, clients: list[socket.socket]) -> int:
     return at_once
 
 
-class Passes(trio.abc.Instrument):
+class Headcount(trio.abc.Instrument):
     """Notes how many browsers are here after each pass of the loop."""
 
     def __init__(self, site: Site) -> None:
@@ -88,15 +88,16 @@ async def test_all_speak_and_go_at_once(site: Site) -> None:
     at_once, state.exits.at_once = state.exits.at_once, 0
     for client in clients:
         client.close()
-    while state.exits.waiting < CROWD:
-        await trio.lowlevel.checkpoint()
+    with trio.fail_after(30):
+        while state.exits.waiting < CROWD:
+            await trio.lowlevel.checkpoint()
     state.exits.at_once = at_once
-    passes = Passes(site)
-    trio.lowlevel.add_instrument(passes)
+    headcount = Headcount(site)
+    trio.lowlevel.add_instrument(headcount)
     while site.door.peers(Kind.EVENTS):
         await trio.lowlevel.checkpoint()
-    trio.lowlevel.remove_instrument(passes)
-    assert at_once <= max(before - after for before, after in pairwise(passes.here)) <= 2 * at_once
+    trio.lowlevel.remove_instrument(headcount)
+    assert at_once <= max(before - after for before, after in pairwise(headcount.here)) <= 2 * at_once
 
 
 @pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
@@ -135,14 +136,28 @@ async def test_requests_of_a_crowd(site: Site) -> None:
     await trio.testing.wait_all_tasks_blocked()
     for client in clients:
         client.sendall(b"GET /ws/?token=nr_live_good" + HEAD)
-    while (waiting := requests.waiting) < CROWD:
-        await trio.lowlevel.checkpoint()
-    requests.at_once = at_once
-    while waiting:
-        await trio.lowlevel.checkpoint()
-        assert waiting - requests.waiting <= 2 * at_once  # those of two passes
-        waiting = requests.waiting
-    while len(site.door.peers(Kind.EVENTS)) < CROWD:
-        await trio.lowlevel.checkpoint()
+    with trio.fail_after(30):
+        while (waiting := requests.waiting) < CROWD:
+            await trio.lowlevel.checkpoint()
+        requests.at_once = at_once
+        while waiting:
+            await trio.lowlevel.checkpoint()
+            assert waiting - requests.waiting <= 2 * at_once  # those of two passes
+            waiting = requests.waiting
+        while len(site.door.peers(Kind.EVENTS)) < CROWD:
+            await trio.lowlevel.checkpoint()
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize(("newcomers", "crowded"), [(128, False), (129, True)])
+async def test_a_crowd_is_more_than_128(site: Site, newcomers: int, crowded: bool) -> None:
+    """So many in the kernel's queue, or on their way, need not wait for each other; one more makes a crowd."""
+    gate = site.door.state.gate
+    gate.queued = newcomers
+    assert site.door.state.is_crowded is crowded
+    gate.queued = 0
+    assert not site.door.state.is_crowded
+    for _ in range(newcomers):
+        gate.enter()
+    assert site.door.state.is_crowded is crowded

@@ -6,6 +6,7 @@ import ssl
 import attrs
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from broker.config import Config, Server
@@ -15,6 +16,9 @@ from tests.door.test_proxies import proxy_header
 from tests.support import RawClient, WsClient
 
 HELLOS = 60
+HANDSHAKE = b"\x16"
+"""What a handshake record begins with, the server's among them (RFC 8446 section 5.1)."""
+
 QUICK = attrs.evolve(BOUNDS, handshake_timeout=0.3)
 
 
@@ -105,20 +109,44 @@ async def test_handshakes_of_a_crowd(secure: Site, trusting: ssl.SSLContext) -> 
     at_once, turns.at_once, turns.at_least = turns.at_once, 0, 0.0
     clients = []
     for _ in range(HELLOS):
-        outgoing = ssl.MemoryBIO()
-        with pytest.raises(ssl.SSLWantReadError):
-            trusting.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
         client = socket.create_connection(secure.address[:2])
-        client.sendall(outgoing.read())
+        client.sendall(hello(trusting))
         clients.append(client)
-    while (waiting := turns.waiting) < HELLOS:
-        await trio.lowlevel.checkpoint()
-    turns.at_once = at_once
-    while waiting:
-        await trio.lowlevel.checkpoint()
-        assert waiting - turns.waiting <= 2 * at_once  # those of two passes
-        waiting = turns.waiting
-    for client in clients:
+    with trio.fail_after(30):
+        while (waiting := turns.waiting) < HELLOS:
+            await trio.lowlevel.checkpoint()
+        turns.at_once = at_once
+        while waiting:
+            await trio.lowlevel.checkpoint()
+            assert waiting - turns.waiting <= 2 * at_once  # those of two passes
+            waiting = turns.waiting
+        for client in clients:
+            await trio.lowlevel.wait_readable(client)
+            assert client.recv(1) == HANDSHAKE
+            client.close()
+
+
+async def test_a_handshake_waits_once_and_not_before_it_is_there(secure: Site, trusting: ssl.SSLContext) -> None:
+    """Whoever drips it a byte at a time takes nobody's turn, and has one turn like everybody else."""
+    turns = secure.door.state.handshakes
+    turns.at_once = 0
+    sent = hello(trusting)
+    with socket.create_connection(secure.address[:2]) as client, trio.fail_after(30):
+        for piece in (sent[:1], sent[1:-1]):
+            client.sendall(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert turns.waiting == 0
+        client.sendall(sent[-1:])
+        while not turns.waiting:
+            await trio.lowlevel.checkpoint()
+        turns.at_once = 1
         await trio.lowlevel.wait_readable(client)
-        assert client.recv(1) == b"\x16"  # a handshake record: ServerHello (RFC 8446 section 5.1)
-        client.close()
+        assert client.recv(1) == HANDSHAKE
+
+
+def hello(trusting: ssl.SSLContext) -> bytes:
+    """Return what a client begins with."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        trusting.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()

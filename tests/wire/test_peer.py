@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from broker.wire import Peer, PeerLimits, PlainWire, TlsWire, open_peer
@@ -129,6 +130,53 @@ async def test_our_close_follows_what_is_pending_and_waits_for_the_answer() -> N
         assert (closed.code, closed.reason) == (4401, "revoked")
         peer = await served.ended()
     assert (peer.closed_by, peer.close_code) == ("us", 4401)
+
+
+async def test_once_it_is_being_closed_nothing_more_is_heard() -> None:
+    """What a client says behind the message for which it is closed is dropped."""
+    heard: list[str | bytes] = []
+
+    async def close_at_once(peer: Peer) -> None:
+        async def hear(message: str | bytes) -> None:
+            heard.append(message)
+            peer.close_soon(4401, "revoked")
+
+        await peer.listen(hear)
+
+    async with serving(close_at_once) as served, await WsClient.connect(served.address, "/") as client:
+        await client.send_raw(b"\x81\x82\0\0\0\0hi" * 3)
+        assert (await client.wait_closed()).code == 4401
+        await served.ended()
+    assert heard == ["hi"]
+
+
+async def test_it_is_settled_once_everything_read_is_dealt_with() -> None:
+    """A connection is handed over between two messages, never while one is dealt with."""
+    settled: list[bool] = []
+    go_on = trio.Event()
+
+    async def suspend(peer: Peer) -> None:
+        async def hear(_: str | bytes) -> None:
+            peer.suspend()
+            await trio.testing.wait_all_tasks_blocked()
+            settled.append(peer.is_settled)
+            await go_on.wait()
+
+        async with trio.open_nursery() as listening:
+            listening.start_soon(peer.listen, hear)
+            await trio.testing.wait_all_tasks_blocked()
+            while not settled:
+                await trio.lowlevel.checkpoint()
+            go_on.set()
+            while not peer.is_settled:
+                await trio.lowlevel.checkpoint()
+            listening.cancel_scope.cancel()
+
+    with trio.fail_after(10):
+        async with serving(suspend) as served, await WsClient.connect(served.address, "/") as client:
+            await client.send("hi")
+            await served.ended()
+    assert settled == [False]
 
 
 async def test_a_peer_that_does_not_answer_a_close_is_cut_off_after_the_timeout() -> None:

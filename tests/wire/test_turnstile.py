@@ -103,3 +103,29 @@ async def test_nobody_overtakes(nursery: trio.Nursery) -> None:
     await trio.testing.wait_all_tasks_blocked()
     assert not turnstile.pass_at_once()
     nursery.cancel_scope.cancel()
+
+
+async def test_when_the_turnstile_is_over_nobody_waits(nursery: trio.Nursery) -> None:
+    """Who waits when `run` is cancelled gets through, and so does who comes later, whatever the pass has lasted."""
+    turnstile = Turnstile(0, 0.0, EARLY, Passes())
+    async with trio.open_nursery() as crowd:
+        crowd.start_soon(turnstile.take_turn)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0):
+            await turnstile.run()
+    assert turnstile.pass_at_once()
+    nursery.cancel_scope.cancel()
+
+
+async def test_passes_watch_while_they_run(nursery: trio.Nursery) -> None:
+    """The loop has one instrument more for just so long."""
+    passes = Passes()
+    assert passes.lasted > EARLY
+    async with trio.open_nursery() as watching:
+        watching.start_soon(passes.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert passes.lasted < 60
+        watching.cancel_scope.cancel()
+    before = passes.lasted
+    await trio.testing.wait_all_tasks_blocked()
+    assert passes.lasted > before

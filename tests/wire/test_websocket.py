@@ -1,5 +1,6 @@
 """The library's connection without its constructor and its channel: it must miss neither."""
 
+import math
 import socket
 
 import pytest
@@ -10,6 +11,7 @@ import wsproto.connection
 
 from broker.wire import Outbox, PlainWire
 from broker.wire.feed import Feed
+from broker.wire.turnstile import Passes, Turns, Turnstile
 from broker.wire.websocket import OpenWebSocket
 from protocol.scanner import FrameScanner
 
@@ -24,11 +26,12 @@ FOR_A_HANDSHAKE = {
 """What the library's own constructor makes besides, for upgrade requests and their answers."""
 
 
-def opened(raw: socket.socket) -> OpenWebSocket:
+def opened(raw: socket.socket, reads: Turnstile | None = None) -> OpenWebSocket:
     """Make a connection out of one end of a socket pair."""
     wire = PlainWire(raw)
-    outbox = Outbox(wire, 10_000)
-    return OpenWebSocket(Feed(wire, outbox, FrameScanner(1000, 8), lambda _: None, 8, 100.0), 1000)
+    feed = Feed(wire, Outbox(wire, 10_000), FrameScanner(1000, 8), lambda _: None, 8, 100.0)
+    feed.turns = Turns(reads=reads)
+    return OpenWebSocket(feed, 1000)
 
 
 async def test_it_has_what_the_librarys_own_constructor_makes() -> None:
@@ -64,6 +67,57 @@ async def test_nothing_is_read_while_a_message_is_dealt_with() -> None:
             assert heard == ["hi"]
             go_on.set()
         assert heard == ["hi", "ho"]
+
+
+async def test_messages_of_one_read_leave_others_their_turns() -> None:
+    """Between two messages everybody else has a turn, however many came together."""
+    ours, theirs = socket.socketpair()
+    turns = 0
+    heard: list[int] = []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async def hear(_: str | bytes) -> None:
+        heard.append(turns)
+
+    with ours, theirs:
+        theirs.sendall(HI * 5 + CLOSE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            await opened(ours).run(hear)
+            nursery.cancel_scope.cancel()
+    assert len(heard) == 5
+    assert heard[-1] - heard[0] >= 3  # four, but for the order within a pass
+
+
+async def test_messages_of_one_read_pass_the_turnstile_of_reads(nursery: trio.Nursery) -> None:
+    """Where browsers wait for each other to be read, a further message of the same read waits, too."""
+    ours, theirs = socket.socketpair()
+    passes = Passes()
+    passes.after_io_wait(0.0)
+    reads = Turnstile(1, 0.0, math.inf, passes)
+    heard: list[str | bytes] = []
+
+    async def hear(message: str | bytes) -> None:
+        heard.append(message)
+        if len(heard) == 1:
+            reads.at_once = 0
+
+    with ours, theirs, trio.fail_after(10):
+        theirs.sendall(HI + HO + CLOSE)
+        nursery.start_soon(reads.run)
+        async with trio.open_nursery() as session:
+            session.start_soon(opened(ours, reads).run, hear)
+            while not reads.waiting:
+                await trio.lowlevel.checkpoint()
+            assert heard == ["hi"]
+            reads.at_once = 1
+        assert heard == ["hi", "ho"]
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_close_is_answered_and_ends_the_reading_at_once() -> None:
