@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
-
-import trio
+from collections.abc import Callable
 
 from broker.observe.histogram import Histogram
+from broker.wire.passes import Passes
 
 __all__ = ["LoopLag"]
 
@@ -15,8 +15,8 @@ WINDOW = 60.0
 SLICE = 5.0
 
 
-class LoopLag(trio.abc.Instrument):
-    """Times every pass of the loop, from one look at the sockets to the next: whatever comes meanwhile waits so long.
+class LoopLag(Passes):
+    """Times every pass of the loop that `run` runs in.
 
     A task that sleeps and looks how late it was woken would see one stop in ten, and wake a broker that is idle. This
     sees all of them, and costs a microsecond for each pass.
@@ -25,33 +25,21 @@ class LoopLag(trio.abc.Instrument):
         histogram: all passes since the start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(clock)
         self.histogram = Histogram()
         self._slices: deque[tuple[float, float]] = deque()  # when a slice began, and the worst in it
-        self._slice_ends = self._worst_of_slice = self._woken = 0.0
+        self._slice_ends = self._worst_of_slice = 0.0
 
     def worst(self, now: float | None = None) -> float:
-        """Return the longest pass of the last minute, in seconds; `now` is on the clock of `time.perf_counter`."""
-        self._forget(time.perf_counter() if now is None else now)
+        """Return the longest pass of the last minute, in seconds; `now` is on the same clock."""
+        self._forget(self.clock() if now is None else now)
         return max((lag for _, lag in self._slices), default=0.0)
-
-    async def run(self) -> None:
-        """Measure the loop that this runs in, until cancelled."""
-        self._woken = time.perf_counter()
-        trio.lowlevel.add_instrument(self)
-        try:
-            await trio.sleep_forever()
-        finally:
-            trio.lowlevel.remove_instrument(self)
-
-    def after_io_wait(self, timeout: float) -> None:
-        """A pass begins."""
-        self._woken = time.perf_counter()
 
     def before_io_wait(self, timeout: float) -> None:
         """A pass is over."""
-        now = time.perf_counter()
-        self.note(now, now - self._woken)
+        now = self.clock()
+        self.note(now, now - self.began)
 
     def note(self, now: float, lag: float) -> None:
         """Take a measurement, made at `now`."""

@@ -19,14 +19,15 @@ from broker.http.conversation import Conversation
 from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.limits import PeerLimits
+from broker.wire.passes import Passes
 from broker.wire.peer import Peer
-from broker.wire.turnstile import Passes, Turns, Turnstile
+from broker.wire.turnstile import Turns, Turnstile
 
 __all__ = ["DoorState", "Kind"]
 
 
 HANDSHAKES = (4, 500.0, 0.004)
-"""Steps of TLS handshakes, each of which computes for 0.1 to 2 ms.
+"""TLS handshakes, each of which computes for 0.2 to 2 ms.
 
 Here and below: how many of those who wait are let through in a pass of the loop, how many in a second where passes are
 long, and up to how many seconds after a pass has begun nobody need wait.

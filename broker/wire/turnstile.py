@@ -1,44 +1,12 @@
 """A few at a time, where thousands may come or go in the same moment and each costs a good part of a millisecond."""
 
-import math
-import time
-from collections.abc import Callable
-
 import attrs
 import trio
 
 from broker.wire.doorbell import Doorbell
+from broker.wire.passes import Passes
 
-__all__ = ["ALONE", "Passes", "Turns", "Turnstile"]
-
-
-class Passes(trio.abc.Instrument):
-    """Knows how long the pass of the loop lasts that goes on now, while `run` runs.
-
-    Args:
-        clock: in seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.clock = clock
-        self._began = -math.inf
-
-    @property
-    def lasted(self) -> float:
-        """How long, in seconds."""
-        return self.clock() - self._began
-
-    async def run(self) -> None:
-        """Watch the loop that this runs in, until cancelled."""
-        trio.lowlevel.add_instrument(self)
-        try:
-            await trio.sleep_forever()
-        finally:
-            trio.lowlevel.remove_instrument(self)
-
-    def after_io_wait(self, timeout: float) -> None:
-        """A pass begins."""
-        self._began = self.clock()
+__all__ = ["ALONE", "Turns", "Turnstile"]
 
 
 class Turnstile:

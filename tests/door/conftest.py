@@ -15,6 +15,7 @@ from broker.keys import Admission, KeysUnavailable
 from broker.observe import Counters, get_logger
 from broker.store.key_record import KeyRecord
 from broker.wire.peer import Peer
+from broker.wire.turnstile import Turnstile
 from protocol.frames import text_frame
 from tests.support import RawClient, WsClient
 
@@ -101,6 +102,18 @@ class Application:
             peer.send(text_frame(greeting.encode()))
             await peer.listen(send_back)
             tasks.cancel_scope.cancel()
+
+
+async def let_through(turnstile: Turnstile, crowd: int, at_once: int) -> None:
+    """Wait until a crowd waits at a turnstile that is shut, and see it let through at most so many in a pass."""
+    with trio.fail_after(30):
+        while (waiting := turnstile.waiting) < crowd:
+            await trio.lowlevel.checkpoint()
+        turnstile.at_once = at_once
+        while waiting:
+            await trio.lowlevel.checkpoint()
+            assert waiting - turnstile.waiting <= 2 * at_once  # those of two passes
+            waiting = turnstile.waiting
 
 
 @attrs.define(eq=False)

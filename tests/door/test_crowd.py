@@ -10,7 +10,7 @@ import trio.testing
 
 from broker.config import Config, Limits
 from broker.door import Kind
-from tests.door.conftest import Site
+from tests.door.conftest import Site, let_through
 
 HEAD = (
     b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -137,16 +137,9 @@ async def test_requests_of_a_crowd(site: Site) -> None:
     await trio.testing.wait_all_tasks_blocked()
     for client in clients:
         client.sendall(b"GET /ws/?token=nr_live_good" + HEAD)
-    with trio.fail_after(30):
-        while (waiting := requests.waiting) < CROWD:
-            await trio.lowlevel.checkpoint()
-        requests.at_once = at_once
-        while waiting:
-            await trio.lowlevel.checkpoint()
-            assert waiting - requests.waiting <= 2 * at_once  # those of two passes
-            waiting = requests.waiting
-        while len(site.door.peers(Kind.EVENTS)) < CROWD:
-            await trio.lowlevel.checkpoint()
+    await let_through(requests, CROWD, at_once)
+    while len(site.door.peers(Kind.EVENTS)) < CROWD:
+        await trio.lowlevel.checkpoint()
     for client in clients:
         client.close()
 

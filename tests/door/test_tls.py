@@ -11,7 +11,7 @@ import trustme
 
 from broker.config import Config, Server
 from broker.http import HttpBounds
-from tests.door.conftest import BOUNDS, Site
+from tests.door.conftest import BOUNDS, Site, let_through
 from tests.door.test_proxies import proxy_header
 from tests.support import RawClient, WsClient
 
@@ -112,18 +112,12 @@ async def test_handshakes_of_a_crowd(secure: Site, trusting: ssl.SSLContext) -> 
         client = socket.create_connection(secure.address[:2])
         client.sendall(hello(trusting))
         clients.append(client)
-    with trio.fail_after(30):
-        while (waiting := turns.waiting) < HELLOS:
-            await trio.lowlevel.checkpoint()
-        turns.at_once = at_once
-        while waiting:
-            await trio.lowlevel.checkpoint()
-            assert waiting - turns.waiting <= 2 * at_once  # those of two passes
-            waiting = turns.waiting
-        for client in clients:
+    await let_through(turns, HELLOS, at_once)
+    for client in clients:
+        with trio.fail_after(30):
             await trio.lowlevel.wait_readable(client)
-            assert client.recv(1) == HANDSHAKE
-            client.close()
+        assert client.recv(1) == HANDSHAKE
+        client.close()
 
 
 async def test_a_handshake_waits_once_and_not_before_it_is_there(secure: Site, trusting: ssl.SSLContext) -> None:

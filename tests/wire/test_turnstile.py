@@ -5,7 +5,8 @@ import time
 import trio
 import trio.testing
 
-from broker.wire.turnstile import Passes, Turnstile
+from broker.wire.passes import Passes
+from broker.wire.turnstile import Turnstile
 
 AT_ONCE = 4
 AT_LEAST = 500.0

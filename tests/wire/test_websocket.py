@@ -11,7 +11,8 @@ import wsproto.connection
 
 from broker.wire import Outbox, PlainWire
 from broker.wire.feed import Feed
-from broker.wire.turnstile import Passes, Turns, Turnstile
+from broker.wire.passes import Passes
+from broker.wire.turnstile import Turns, Turnstile
 from broker.wire.websocket import OpenWebSocket
 from protocol.scanner import FrameScanner
 
