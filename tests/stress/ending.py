@@ -52,7 +52,7 @@ async def everybody_knows_everything(stage: Stage) -> None:
     async def level() -> bool:
         return not behind()
 
-    await stage.until("everybody knows everything", level)
+    await stage.until("everybody knows everything", level, behind)
     for each in behind():
         stage.ledger.complain(each)
     stage.say(f"{len(world.healthy)} browsers and {len(world.agents)} agents know everything")

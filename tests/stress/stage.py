@@ -15,6 +15,9 @@ __all__ = ["Stage"]
 LOOK_AGAIN = 0.05
 """Seconds between two looks at another process."""
 
+TELL_SECONDS = 10.0
+"""Seconds of waiting between two lines that say for what."""
+
 
 class Stage:
     """One run.
@@ -45,11 +48,17 @@ class Stage:
         if found != wanted:
             self.ledger.complain(f"{what}: {found!r} in place of {wanted!r}")
 
-    async def until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Wait for a condition; complain if it does not come."""
+    async def until(
+        self, what: str, condition: Callable[[], Awaitable[bool]], lacks: Callable[[], list[str]] = list
+    ) -> None:
+        """Wait for a condition, saying now and then what it `lacks`; complain if it does not come."""
+        said = self.seconds
         with trio.move_on_after(self.plan.patience):
-            while not await condition():  # noqa: ASYNC110  it is about other processes
+            while not await condition():
                 await trio.sleep(LOOK_AGAIN)
+                if self.seconds - said >= TELL_SECONDS:
+                    said = self.seconds
+                    self.say(f"still waiting: {what}: {'; '.join(lacks()[:5])}")
             return
         self.ledger.complain(f"in vain: {what}")
 
@@ -60,7 +69,7 @@ class Stage:
         async def connected() -> bool:
             return all(client.connected.is_set() for client in everybody)
 
-        await self.until(what, connected)
+        await self.until(what, connected, lambda: [each.name for each in everybody if not each.connected.is_set()])
 
     async def metric(self, name: str) -> float:
         """Read one metric of the broker, without its prefix."""
