@@ -85,8 +85,9 @@ class Browser:
                         await self._client.kill()
 
     async def cut(self) -> None:
-        """Lose the connection."""
+        """Lose the connection; it is not connected from this moment on, whenever it notices itself."""
         if self._client is not None:
+            self.connected = trio.Event()
             await self._client.kill()
 
     async def leave(self) -> None:
