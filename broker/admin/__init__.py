@@ -4,7 +4,8 @@ It only reads what the rest of the broker counts, and changes nothing but throug
 command line does: what is done here is heard by every broker.
 """
 
+from broker.admin.lag import LoopLag
 from broker.admin.listener import AdminListener
 from broker.admin.services import AdminServices, Crowd
 
-__all__ = ["AdminListener", "AdminServices", "Crowd"]
+__all__ = ["AdminListener", "AdminServices", "Crowd", "LoopLag"]

@@ -8,7 +8,6 @@ from functools import partial
 import attrs
 import trio
 
-from broker.admin.lag import LoopLag
 from broker.admin.reception import Reception
 from broker.admin.services import AdminServices
 from broker.config import Config
@@ -49,8 +48,7 @@ class AdminListener:
         self._say = Repeated(services.log)
         self._traffic = Counters()  # of this listener, apart from that of the public port
         self._gate = Gate(MAX_CONNECTIONS)
-        self._lag = LoopLag()
-        self._reception = Reception(services, self._lag, self._traffic)
+        self._reception = Reception(services, self._traffic)
         self.address = ""
         self.inherited: Sequence[socket.socket] = ()
 
@@ -65,7 +63,6 @@ class AdminListener:
         taken is complained about, and tried again.
         """
         async with trio.open_nursery() as parts:
-            parts.start_soon(self._lag.run)
             if self.inherited or self._services.config.admin.bind:
                 await parts.start(self._serve)
             task_status.started()

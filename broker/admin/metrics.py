@@ -14,7 +14,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from broker.admin.families import counter, counters, gauge, gauges, histogram
-from broker.admin.lag import LoopLag
 from broker.admin.outboxes import Backlog, look
 from broker.admin.process import process_metrics
 from broker.admin.services import AdminServices, Crowd
@@ -55,13 +54,11 @@ class Metrics:
 
     Args:
         services: what is read.
-        lag: measures the loop.
         refusals: of the admin listener itself, by reason.
     """
 
-    def __init__(self, services: AdminServices, lag: LoopLag, refusals: Mapping[str, int]) -> None:
+    def __init__(self, services: AdminServices, refusals: Mapping[str, int]) -> None:
         self._services = services
-        self._lag = lag
         self._refusals = refusals
         self._garbage = GCCollector(CollectorRegistry())
 
@@ -240,8 +237,8 @@ class Metrics:
         yield counter("key_cache_hits", "API keys found in the cache.", count.key_cache_hits)
 
     def _loop(self) -> Iterator[Metric]:
-        yield histogram("loop_lag_seconds", "How long a pass of the event loop took.", self._lag.histogram)
-        yield gauge("loop_lag_worst_seconds", "The worst of that in the last minute.", self._lag.worst())
+        yield histogram("loop_lag_seconds", "How long a pass of the event loop took.", self._services.lag.histogram)
+        yield gauge("loop_lag_worst_seconds", "The worst of that in the last minute.", self._services.lag.worst())
 
 
 class _Page(Collector):

@@ -4,7 +4,6 @@ import trio
 
 from broker.admin.action import Action
 from broker.admin.body import Body, parse_body
-from broker.admin.lag import LoopLag
 from broker.admin.metrics import Metrics
 from broker.admin.routes import METRICS, STATUS, find_route
 from broker.admin.services import AdminServices
@@ -25,15 +24,13 @@ class Reception:
 
     Args:
         services: what is shown and changed.
-        lag: measures the loop.
         traffic: the listener's own counters; `refused` is raised here.
     """
 
-    def __init__(self, services: AdminServices, lag: LoopLag, traffic: Counters) -> None:
+    def __init__(self, services: AdminServices, traffic: Counters) -> None:
         self._services = services
-        self._lag = lag
         self._refused = traffic.refused
-        self._metrics = Metrics(services, lag, traffic.refused)
+        self._metrics = Metrics(services, traffic.refused)
         self._say = Repeated(services.log)
         self._tokens = TokenFile(None, self._say)
 
@@ -68,7 +65,7 @@ class Reception:
         actor = self._admitted(request, remote)
         raw = await conversation.body() if request.has_body else b""
         if match.page == STATUS:
-            return json_answer(200, await describe(self._services, self._lag))
+            return json_answer(200, await describe(self._services))
         assert match.handler is not None
         action = Action(self._services, actor, match.names, dict(request.query), await _parsed(raw))
         return await match.handler(action)

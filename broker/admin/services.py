@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 
+from broker.admin.lag import LoopLag
 from broker.config import Config
 from broker.control.rooms import Rooms
 from broker.events.hub import Hub
@@ -50,6 +51,7 @@ class AdminServices:
         links: the connections to Redis.
         rooms: the organizations with agents here.
         hub: the channels that clients here are subscribed to.
+        lag: how long the loop is held; must be run.
         clock: unix time in seconds.
         log: structlog logger.
         sealer: how the secrets of keys are kept.
@@ -67,6 +69,7 @@ class AdminServices:
     links: tuple[Link, ...]
     rooms: Rooms
     hub: Hub
+    lag: LoopLag
     clock: Callable[[], float]
     log: Any
     sealer: Sealer = UNSEALED

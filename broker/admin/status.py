@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import attrs
 
-from broker.admin.lag import LoopLag
 from broker.admin.outboxes import look
 from broker.admin.services import AdminServices
 from broker.link.link import Link
@@ -13,7 +12,7 @@ from broker.link.link import Link
 __all__ = ["describe"]
 
 
-async def describe(services: AdminServices, lag: LoopLag) -> Mapping[str, object]:
+async def describe(services: AdminServices) -> Mapping[str, object]:
     """Return the fields of the answer. Times are unix seconds, sizes bytes; no credential is among them."""
     count, crowd, readiness, now = services.counters, services.crowd(), services.ready(), services.clock()
     backlogs = {kind: await look(peers) for kind, peers in crowd.sessions.items()}
@@ -56,7 +55,7 @@ async def describe(services: AdminServices, lag: LoopLag) -> Mapping[str, object
         "redis": [_link(link) for link in services.links],
         "refused": count.refused,
         "closed": {str(code): times for code, times in count.closed.items()},
-        "loop": {"worst_lag": round(lag.worst(), 4)},
+        "loop": {"worst_lag": round(services.lag.worst(), 4)},
     }
 
 

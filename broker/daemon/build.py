@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from broker import __version__
-from broker.admin import AdminListener, AdminServices, Crowd
+from broker.admin import AdminListener, AdminServices, Crowd, LoopLag
 from broker.config import Config
 from broker.control.plane import ControlPlane, build_control
 from broker.control.rest import ControlRest
@@ -48,6 +48,7 @@ class Broker:
         sealer: keeps the secrets of API keys.
         workers: what must run before the door opens, each for `nursery.start`.
         admin: what listens to operators.
+        lag: how long the loop is held, for operators, and for the door, which shares crowds out.
     """
 
     id: str
@@ -64,11 +65,12 @@ class Broker:
     readiness: ReadinessProbe
     door: Door
     admin: AdminListener
+    lag: LoopLag
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
-        return self.admin.run, self.control.run, self.events.alarms.run, self.fan_out.run
+        return self.lag.run, self.admin.run, self.control.run, self.events.alarms.run, self.fan_out.run
 
     def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
         """Work with another configuration from now on; no connection is closed by that.
@@ -107,6 +109,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
     broker_id = secrets.token_hex(6)
     layout = Layout(config.redis.prefix)
     call = links.commands.call
+    lag = LoopLag()
     sealer = open_sealer(config.redis.master_key_file)
     keys = KeyCache(layout, call, counters, time.time, sealer)
 
@@ -163,6 +166,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
             event_session=serve_events,
             control_session=serve_control,
             rest=ControlRest(control.services),
+            passes=lag,
             clock=time.time,
             log=get_logger(part="door"),
         ),
@@ -185,12 +189,27 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
             sealer=sealer,
             rooms=control.services.rooms,
             hub=hub,
+            lag=lag,
             clock=time.time,
             log=get_logger(part="admin"),
         )
     )
     return Broker(
-        broker_id, config, counters, links, layout, sealer, keys, control, hub, events, fan_out, readiness, door, admin
+        id=broker_id,
+        config=config,
+        counters=counters,
+        links=links,
+        layout=layout,
+        sealer=sealer,
+        keys=keys,
+        control=control,
+        hub=hub,
+        events=events,
+        fan_out=fan_out,
+        readiness=readiness,
+        door=door,
+        admin=admin,
+        lag=lag,
     )
 
 

@@ -52,7 +52,6 @@ class Door:
             task_status: is started once connections are accepted.
         """
         async with trio.open_nursery() as helpers:
-            helpers.start_soon(self.state.passes.run)
             for turnstile in self.state.turnstiles:
                 helpers.start_soon(turnstile.run)
             async with trio.open_nursery() as connections:

@@ -10,6 +10,7 @@ from broker.door.health import Readiness
 from broker.keys.admission import Admission
 from broker.observe import Counters
 from broker.store.key_record import KeyRecord
+from broker.wire.passes import Passes
 from broker.wire.peer import Peer
 
 __all__ = ["DoorServices", "Keys", "Rest", "Tickets"]
@@ -75,6 +76,7 @@ class DoorServices:
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.
+        passes: how long the loop is at it; must be run.
         clock: unix time in seconds.
         log: structlog logger.
     """
@@ -87,5 +89,6 @@ class DoorServices:
     event_session: EventSession
     control_session: ControlSession
     rest: Rest
+    passes: Passes
     clock: Callable[[], float]
     log: Any

@@ -19,7 +19,6 @@ from broker.http.conversation import Conversation
 from broker.http.gate import Gate
 from broker.observe import Repeated
 from broker.wire.limits import PeerLimits
-from broker.wire.passes import Passes
 from broker.wire.peer import Peer
 from broker.wire.turnstile import Turns, Turnstile
 
@@ -64,7 +63,6 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
-        passes: how long the loop is at it; must be run.
         handshakes, requests: what TLS handshakes, and requests, pass: thousands that come back in the same moment would
             hold the loop for seconds, and a kill with it. Those whose request has come with the connection are let in
             a few at a time already.
@@ -102,12 +100,12 @@ class DoorState:
         self.gate = Gate(self.bounds.max_handshakes)
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
-        self.passes = Passes()
-        self.handshakes = Turnstile(*HANDSHAKES, self.passes)
-        self.requests = Turnstile(*REQUESTS, self.passes)
-        self.entries = Turnstile(*ENTRIES, self.passes)
-        self.exits = Turnstile(*EXITS, self.passes)
-        self.reads = Turnstile(*READS, self.passes)
+        passes = services.passes
+        self.handshakes = Turnstile(*HANDSHAKES, passes)
+        self.requests = Turnstile(*REQUESTS, passes)
+        self.entries = Turnstile(*ENTRIES, passes)
+        self.exits = Turnstile(*EXITS, passes)
+        self.reads = Turnstile(*READS, passes)
         self.turnstiles = (self.handshakes, self.requests, self.entries, self.exits, self.reads)
         self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)

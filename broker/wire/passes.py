@@ -26,10 +26,11 @@ class Passes(trio.abc.Instrument):
         """How long, in seconds."""
         return self.clock() - self.began
 
-    async def run(self) -> None:
-        """Watch the loop that this runs in, until cancelled."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch the loop that this runs in, until cancelled; started once it does."""
         self.began = self.clock()
         trio.lowlevel.add_instrument(self)
+        task_status.started()
         try:
             await trio.sleep_forever()
         finally:

@@ -13,7 +13,7 @@ from broker.admin.lag import LoopLag
 async def test_every_stop_is_seen(nursery: trio.Nursery) -> None:
     """A single stop shows in the histogram and as the worst of the last minute, however short the rest is."""
     lag = LoopLag()
-    nursery.start_soon(lag.run)
+    await nursery.start(lag.run)
     await trio.testing.wait_all_tasks_blocked()
     passes = sum(lag.histogram.counts)
     time.sleep(0.05)
@@ -47,7 +47,7 @@ def test_every_pass_is_counted() -> None:
 async def test_an_idle_loop_is_not_woken(autojump_clock: trio.abc.Clock, nursery: trio.Nursery) -> None:
     """Who measures wakes nobody."""
     lag = LoopLag()
-    nursery.start_soon(lag.run)
+    await nursery.start(lag.run)
     await trio.sleep(1)
     passes = sum(lag.histogram.counts)
     await trio.sleep(1000)

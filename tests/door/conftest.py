@@ -14,6 +14,7 @@ from broker.http import HttpBounds, listen
 from broker.keys import Admission, KeysUnavailable
 from broker.observe import Counters, get_logger
 from broker.store.key_record import KeyRecord
+from broker.wire.passes import Passes
 from broker.wire.peer import Peer
 from broker.wire.turnstile import Turnstile
 from protocol.frames import text_frame
@@ -175,6 +176,7 @@ async def site(nursery: trio.Nursery, bounds: HttpBounds, config: Config) -> Asy
         event_session=application.events,
         control_session=application.control,
         rest=Workflows(),
+        passes=Passes(),
         clock=lambda: NOW,
         log=get_logger(),
     )
@@ -182,6 +184,7 @@ async def site(nursery: trio.Nursery, bounds: HttpBounds, config: Config) -> Asy
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "door.sock")
         tcp, unix = listen("127.0.0.1:0"), listen(f"unix:{path}")
+        await nursery.start(services.passes.run)
         await nursery.start(door.run, [tcp, unix])
         yield Site(door, services, ledger, application, tcp.getsockname(), path, problems)
         door.stop_accepting()
