@@ -44,29 +44,26 @@ class Roster:
 
     Attributes:
         subscribers: in the order in which they are written to: first those whose sockets are.
+        sockets: how many of them are written to by nothing but their sockets' `send`.
     """
 
-    __slots__ = ("_filenos", "_switches", "_writes", "subscribers", "version")
+    __slots__ = ("_sockets", "_switches", "_writes", "sockets", "subscribers", "version")
 
     def __init__(self, subscribers: Iterable[Subscriber], version: int) -> None:
         direct: list[Subscriber] = []
         others: list[Subscriber] = []
-        self._filenos: list[Callable[[], int]] = []
+        self._sockets: list[socket.socket] = []
         for subscriber in subscribers:
             if (raw := subscriber.raw) is None:
                 others.append(subscriber)
             else:
                 direct.append(subscriber)
-                self._filenos.append(raw.fileno)
+                self._sockets.append(raw)
         self.subscribers = direct + others
+        self.sockets = len(self._sockets)
         self.version = version
         self._writes: list[Write] = list(map(_write_of, self.subscribers))
         self._switches = SWITCHES.count
-
-    @property
-    def sockets(self) -> int:
-        """How many of the subscribers are written to by nothing but their sockets' `send`."""
-        return len(self._filenos)
 
     def is_current(self, version: int) -> bool:
         """Tell whether it still says who is there and how to write to them."""
@@ -81,8 +78,8 @@ class Roster:
             ring: writes to as many sockets together as it can; None: each has a system call of its own.
         """
         taken: list[int] = []
-        if ring is not None and start < len(self._filenos) and ring.takes(data):
-            taken = ring.send(map(call, self._filenos[start : min(stop, start + ENTRIES)]), data)
+        if ring is not None and start < self.sockets and ring.takes(data):
+            taken = ring.send(map(_fileno, self._sockets[start : min(stop, start + ENTRIES)]), data)
         if start + len(taken) < stop:
             self._write_singly(start + len(taken), stop, data, taken)
         size = len(data)
@@ -116,3 +113,6 @@ def rosters_of(subscribers: Iterable[Subscriber], version: int) -> dict[int, Ros
 
 
 _write_of: Callable[[Subscriber], Write] = attrgetter("write")
+
+_fileno = socket.socket.fileno
+"""Of a socket object: a number that was kept could belong to another connection by now."""

@@ -45,12 +45,13 @@ class Parser:
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take the next bytes; only after `more` has said no."""
-        whole = self._unfinished + data
+        whole: bytes = self._unfinished + data
         self._unfinished = b""
         if not whole.endswith(b"\n") and (found := _UNFINISHED.search(whole, max(0, len(whole) - _LONGEST_UNFINISHED))):
             start = found.start(1) if found.group(1) else found.start()
             whole, self._unfinished = whole[:start], whole[start:]
-        if _TOO_MANY_AT_ONCE.match(whole):
+        # what is asked first is quick, and hardly ever so
+        if whole[_DIGITS + 1 : _DIGITS + 2].isdigit() and _TOO_MANY_AT_ONCE.match(whole):
             self._doubtful = whole
         else:
             self._feed(whole)
@@ -76,14 +77,14 @@ class Parser:
         """How many bytes wait for the rest of their reply, roughly: hiredis frees what is used up by the kilobyte."""
         return self._reader.len() + len(self._doubtful)
 
-    def _feed(self, data: bytes | bytearray) -> None:
+    def _feed(self, data: bytes) -> None:
         found = _TOO_MANY.search(data)
         if found is None:
-            self._reader.feed(bytes(data))
+            self._reader.feed(data)
             return
         start = found.start() + len("\r\n")
-        self._reader.feed(bytes(data[:start]))
-        self._doubtful = bytes(data[start:])
+        self._reader.feed(data[:start])
+        self._doubtful = data[start:]
 
 
 _error_reply: Callable[[str], Exception] = DefaultParser.parse_error

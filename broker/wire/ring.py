@@ -26,7 +26,7 @@ ENTRIES = 256
 BUFFER_BYTES = 1 << 18
 """The longest data that a ring takes."""
 
-_SETUP, _ENTER = 425, 426  # system calls; the same numbers on all architectures that CPython has wheels for
+_SETUP, _ENTER = map(ctypes.c_long, (425, 426))  # on all architectures that CPython has wheels for
 _PARAMETERS = struct.Struct("=10I 8IQ 8IQ")  # struct io_uring_params, with the two structs of offsets in it
 _CQ_ENTRIES, _FEATURES = 1, 5  # places in the parameters: cq_entries, features
 _SQ_TAIL, _SQ_ARRAY = 11, 16  # sq_off.tail, sq_off.array
@@ -42,16 +42,10 @@ _RESULT = 8  # place in a completion, in bytes
 _COUNT = 1 << 32  # the rings' counters are 32 bits wide
 _LATER = (errno.EAGAIN, errno.EINTR)
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_NO_WAITING = (ctypes.c_uint(0), ctypes.c_uint(_GETEVENTS), None, ctypes.c_size_t(0))
+"""The last arguments of io_uring_enter: see to what is done without a wait for anything, and leave signals alone."""
 
-
-def _system_call(number: int, *arguments: object) -> int:
-    """Make a system call; raises OSError."""
-    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 
 class Ring:
@@ -70,9 +64,13 @@ class Ring:
 
     def __init__(self, flags: int = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) -> None:
         parameters = (ctypes.c_char * _PARAMETERS.size)()
-        self._descriptor = _system_call(_SETUP, ctypes.c_uint(ENTRIES), ctypes.byref(parameters))
+        self._descriptor: int = _syscall(_SETUP, ctypes.c_uint(ENTRIES), ctypes.byref(parameters))
+        if self._descriptor < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
         self._held = contextlib.ExitStack()
         self._held.callback(os.close, self._descriptor)
+        self._itself = ctypes.c_uint(self._descriptor)
         try:
             self._map(_PARAMETERS.unpack(parameters), flags)
             self._prove()
@@ -146,18 +144,17 @@ class Ring:
         if self._expected[0] != size:
             self._expected = memoryview(array("i", [size]) * ENTRIES)
             self._sizes[:] = self._expected
-        first = self._asked
+        first, answered = self._asked, self._answered
         for places, part in _stretches(first, count, ENTRIES):
             self._descriptors[places] = wanted[part]
         asked = self._enter(count)
-        answered = self._answered
         arrived = (self._words[self._cq_tail] - answered) % _COUNT
-        if arrived == count and all(
-            self._results[places] == self._expected[part]
-            for places, part in _stretches(answered, count, self._completions)
-        ):
-            taken = [size] * count
-        else:
+        taken: list[int] = []
+        if arrived == count:
+            for places, part in _stretches(answered, count, self._completions):
+                if self._results[places] == self._expected[part]:
+                    taken += [size] * (part.stop - part.start)
+        if len(taken) < count:
             taken = [-1] * asked + [0] * (count - asked)
             for number in range(answered, answered + arrived):
                 place, result = self._completion(number)
@@ -168,27 +165,15 @@ class Ring:
 
     def _enter(self, count: int) -> int:
         """Have the kernel do the next `count` submissions; returns how many it did: all, if it has memory."""
+        self._asked = self._words[self._sq_tail] = (self._asked + count) % _COUNT
         left = count
-        self._words[self._sq_tail] = (self._asked + count) % _COUNT
         while left:
-            try:
-                done = _system_call(
-                    _ENTER,
-                    ctypes.c_uint(self._descriptor),
-                    ctypes.c_uint(left),
-                    ctypes.c_uint(0),
-                    ctypes.c_uint(_GETEVENTS),
-                    None,
-                    ctypes.c_size_t(0),
-                )
-            except InterruptedError:
-                continue
-            except OSError:
+            done = _syscall(_ENTER, self._itself, ctypes.c_uint(left), *_NO_WAITING)
+            if done > 0:
+                left -= done
+            elif done == 0 or ctypes.get_errno() != errno.EINTR:
+                self._asked = self._words[self._sq_tail] = (self._asked - left) % _COUNT
                 break
-            if not done:
-                break
-            left -= done
-        self._asked = self._words[self._sq_tail] = (self._asked + count - left) % _COUNT
         return count - left
 
     def _completion(self, number: int) -> tuple[int, int]:
@@ -203,8 +188,8 @@ class Ring:
 def _stretches(start: int, count: int, size: int) -> list[tuple[slice, slice]]:
     """Return where `count` things from number `start` on lie in a ring, and which they are: one stretch, or two."""
     start %= size
-    before_end = min(count, size - start)
-    stretches = [(slice(start, start + before_end), slice(0, before_end))]
-    if before_end < count:
-        stretches.append((slice(0, count - before_end), slice(before_end, count)))
-    return stretches
+    end = start + count
+    if end <= size:
+        return [(slice(start, end), slice(0, count))]
+    before_end = size - start
+    return [(slice(start, size), slice(0, before_end)), (slice(0, end - size), slice(before_end, count))]
