@@ -11,7 +11,7 @@ from broker.control.replica import Known, Replica, Verdict
 from broker.observe import Counters
 from broker.store.snapshot import Snapshot
 from broker.wire.doorbell import Doorbell
-from broker.wire.turn import MAX_WRITES, Turn
+from broker.wire.turn import Turn
 
 if TYPE_CHECKING:
     from broker.control.member import Member
@@ -21,6 +21,9 @@ MAX_AHEAD = 1024
 
 MAX_QUEUED = 1024
 """Publications that may wait for their fan-out; past that every session gets a fresh snapshot instead."""
+
+AT_ONCE = 256
+"""Sessions that are told of a message in the very step in which it comes; a larger room has a task that takes turns."""
 
 REFRESHED_AT_ONCE = 32
 """Sessions that are told within one turn to send a fresh snapshot: each of them wakes up for it."""
@@ -154,7 +157,7 @@ class Room:
             if len(self._queue) > MAX_QUEUED:
                 self._queue.clear()
                 self._refresh()
-        elif len(self.members) <= MAX_WRITES:
+        elif len(self.members) <= AT_ONCE:
             while self._queue:
                 self._tell_at_once(self._queue.popleft())
         else:
@@ -164,7 +167,7 @@ class Room:
         self.generation += 1
         self._queue.append((None, self.generation, self.seq))
         if not self._fanning:
-            if len(self.members) <= MAX_WRITES:
+            if len(self.members) <= AT_ONCE:
                 self._tell_at_once(self._queue.popleft())
             else:
                 self._begin_fan_out()

@@ -30,7 +30,7 @@ BREAK = "the broker was cut off from Redis"
 FLOOD = "more was published than is allowed for a channel"
 
 SLICE = ENTRIES
-"""Subscribers written to together, if what they get is small: a whole turn, of a millisecond or two."""
+"""Subscribers written to together, if what they get is small: for a millisecond or so."""
 
 SLICE_BYTES = 1 << 20
 """What is written together otherwise: between two slices the clock is looked at."""
@@ -183,15 +183,15 @@ class FanOut:
         if not roster.is_current(channel.version):
             roster = channel.remaining(roster, 0)
         step = max(1, min(SLICE, SLICE_BYTES // len(data)))
-        while at < len(roster.subscribers):
-            if turn.is_over(0) or (step < SLICE and turn.is_long()):  # a turn alone looks after more writes than this
+        while (left := len(roster.subscribers) - at) > 0:
+            size = turn.take(min(step, left))
+            if size == 0:
                 await turn.end()
                 if not roster.is_current(channel.version):
                     roster, at = channel.remaining(roster, at), 0
-            size = min(step, turn.left, len(roster.subscribers) - at)
+                continue
             ring = self.ring if roster.sockets >= self.ring_from else None
             delivered += roster.write(at, at + size, data, ring)
-            turn.spend(size)
             at += size
         if self.ring is not None and not self.ring.works:
             self._give_up_ring()

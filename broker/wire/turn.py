@@ -6,7 +6,7 @@ import trio
 
 __all__ = ["MAX_SECONDS", "MAX_WRITES", "Turn"]
 
-MAX_WRITES = 256
+MAX_WRITES = 512
 MAX_SECONDS = 0.002
 
 _LOOK = 16
@@ -26,18 +26,18 @@ class Turn:
         self._look_at = MAX_WRITES - _LOOK
         self._until = time.perf_counter() + MAX_SECONDS
 
-    @property
-    def left(self) -> int:
-        """How many writes it may still have; more than none unless it is over."""
-        return self._left
+    def take(self, writes: int) -> int:
+        """Return how many of so many writes may be made now, and count them; none when it is time for `end`."""
+        left = self._left
+        if left <= 0 or (left < MAX_WRITES and time.perf_counter() > self._until):
+            return 0
+        writes = min(writes, left)
+        self._left = left - writes
+        return writes
 
-    def spend(self, writes: int) -> None:
-        """Count writes that were made."""
-        self._left -= writes
-
-    def is_over(self, writes: int = 1) -> bool:
-        """Count writes and tell whether it is time for `end`; the clock is looked at now and then only."""
-        self._left -= writes
+    def is_over(self) -> bool:
+        """Count one write and tell whether it is time for `end`; the clock is looked at now and then only."""
+        self._left -= 1
         if self._left > self._look_at:
             return False
         self._look_at = max(0, self._left - _LOOK)

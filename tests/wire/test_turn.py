@@ -17,30 +17,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return made
 
 
-async def test_a_turn_is_over_after_256_writes(clock: SimpleNamespace) -> None:
+async def test_a_turn_is_over_after_512_writes(clock: SimpleNamespace) -> None:
     """Counted one by one or in lots, the bound is exact, and `end` begins anew."""
     turn = Turn()
-    assert [turn.is_over() for _ in range(256)] == [False] * 255 + [True]
+    assert [turn.is_over() for _ in range(512)] == [False] * 511 + [True]
+    assert turn.take(1) == 0
     await turn.end()
-    turn.spend(255)
-    assert not turn.is_over(0)
-    turn.spend(1)
-    assert turn.is_over(0)
+    assert [turn.take(200) for _ in range(4)] == [200, 200, 112, 0]
+    await turn.end()
+    assert turn.take(513) == 512
 
 
 async def test_a_turn_is_over_after_2_ms(clock: SimpleNamespace) -> None:
     """However little was written, and `end` begins anew."""
     turn = Turn()
     for _ in range(2):
-        turn.spend(16)
+        assert turn.take(1) == 1
         clock.now += 0.0019
         assert not turn.is_long()
-        assert not turn.is_over(0)
+        assert turn.take(1) == 1
         clock.now += 0.0002
         assert turn.is_long()
-        turn.spend(16)
-        assert turn.is_over(0)
+        assert turn.take(1) == 0
         await turn.end()
+    assert [turn.is_over() for _ in range(16)] == [False] * 16
+    clock.now += 0.0021
+    assert any(turn.is_over() for _ in range(16))
+    await turn.end()
+    clock.now += 0.0021
+    assert turn.take(1) == 1, "whoever has only just begun has something of it"
 
 
 async def test_the_end_of_a_turn_lets_others_run() -> None:
