@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from broker.config import Config
-from broker.daemon import collector
+from broker.daemon import collector, hugepages
 from broker.daemon.adoption import Adoption
 from broker.daemon.build import Broker, build
 from broker.daemon.dev import dev_store, run_dev
@@ -120,6 +120,7 @@ class _Life:
                 adoption = Adoption(broker, self.notifier, self.given.handover)
                 door.start_soon(adoption.adopt)
                 collector.tend()
+                hugepages.collapse()
                 door.start_soon(collector.keep_young)
                 await self._announce(broker, store, listeners, door)
                 door.start_soon(store.go_on, partial(self._say_ready, store))
