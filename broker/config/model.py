@@ -28,7 +28,7 @@ class Server:
     drain_timeout: float = attrs.field(default=20.0, validator=between(0, 3600))
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=checks.networks)
     proxy_protocol: bool = False
-    io_uring_from: int = attrs.field(default=256, validator=between(0, 1_000_000))
+    io_uring_from: int = attrs.field(default=64, validator=between(0, 1_000_000))
 
 
 @attrs.frozen

@@ -79,7 +79,7 @@ class Roster:
         """
         taken: list[int] = []
         if ring is not None and start < self.sockets and ring.takes(data):
-            taken = ring.send(map(_fileno, self._sockets[start : min(stop, start + ENTRIES)]), data)
+            taken = ring.send(list(map(_fileno, self._sockets[start : min(stop, start + ENTRIES)])), data)
         if start + len(taken) < stop:
             self._write_singly(start + len(taken), stop, data, taken)
         size = len(data)

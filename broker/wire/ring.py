@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 __all__ = ["BUFFER_BYTES", "ENTRIES", "Ring"]
 
@@ -133,13 +133,13 @@ class Ring:
         """Tell whether `send` is for this."""
         return self.works and len(data) <= BUFFER_BYTES
 
-    def send(self, descriptors: Iterable[int], data: bytes) -> list[int]:
+    def send(self, descriptors: Sequence[int], data: bytes) -> list[int]:
         """Write `data` to each of up to `ENTRIES` sockets, and return for each how many bytes it took.
 
         It is 0 where the socket is full, and -1 where it is gone; -1, too, for a descriptor that is none.
         """
-        wanted = array("i", descriptors)
-        count, size = len(wanted), len(data)
+        count, size = len(descriptors), len(data)
+        wanted = memoryview(struct.pack(f"{count}i", *descriptors)).cast("i")  # twice as quick as an array is made
         self._buffer[:size] = data
         if self._expected[0] != size:
             self._expected = memoryview(array("i", [size]) * ENTRIES)
