@@ -6,6 +6,7 @@ them, and the old generation has nothing to find.
 """
 
 import gc
+import time
 
 import trio
 
@@ -19,6 +20,12 @@ NEVER = 1_000_000_000
 
 INTERVAL = 0.5
 """Seconds between two collections that are not for want of anything else."""
+
+QUIET_INTERVAL = 2.0
+"""Seconds after one that took less than `QUICK`: there was little to look at, and an idle broker is let sleep."""
+
+QUICK = 0.0005
+"""Seconds for some thousand objects."""
 
 
 def tend() -> None:
@@ -35,6 +42,9 @@ async def keep_young() -> None:
     then whether they are there replace old objects by new ones: the count stays near zero, and the young generation
     grows until one collection of it takes half a second.
     """
+    pause = INTERVAL
     while True:
-        await trio.sleep(INTERVAL)
+        await trio.sleep(pause)
+        began = time.perf_counter()
         gc.collect(1)
+        pause = QUIET_INTERVAL if time.perf_counter() - began < QUICK else INTERVAL

@@ -1,6 +1,7 @@
 """The collector, as the daemon has it."""
 
 import gc
+import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -84,13 +85,34 @@ async def test_replaced_objects_do_not_pile_up(
     assert 2 not in collected, "old objects are never looked at"
 
 
+async def test_who_has_little_to_collect_sleeps_longer(
+    tended: None,
+    collected: list[int],
+    nursery: trio.Nursery,
+    autojump_clock: trio.abc.Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While collections are quick there is one every two seconds, and after one that took long the next comes soon."""
+    monkeypatch.setattr(collector, "QUICK", math.inf)
+    nursery.start_soon(collector.keep_young)
+    await trio.sleep(collector.INTERVAL + 0.1)
+    assert len(collected) == 1
+    await trio.sleep(5 * collector.QUIET_INTERVAL)
+    assert len(collected) == 6
+    monkeypatch.setattr(collector, "QUICK", 0.0)
+    await trio.sleep(collector.QUIET_INTERVAL)
+    assert len(collected) == 7
+    await trio.sleep(6 * collector.INTERVAL)
+    assert len(collected) == 13
+
+
 Metrics = dict[str, float]
 
 
 async def metrics(broker: Broker, wanted: Callable[[Metrics], bool]) -> Metrics:
     """Read a daemon's metrics until they are as wanted, and return them."""
     host, _, port = broker.logged("admin listening")["on"][0].rpartition(":")
-    with trio.fail_after(5):
+    with trio.fail_after(10):
         while True:
             async with await RawClient.connect((host, int(port))) as client:
                 page = (await client.request("GET", "/metrics")).body.decode()
