@@ -8,6 +8,7 @@ See madvise(2) on MADV_COLLAPSE (Linux 6.1), and Documentation/admin-guide/mm/tr
 
 import ctypes
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 __all__ = ["HUGE_BYTES", "MAX_PAGES", "collapse"]
@@ -30,7 +31,7 @@ def collapse(setting: Path = _SETTING) -> int:
     try:
         if "[never]" in setting.read_text():
             return 0
-        places = [start for _, start in zip(range(MAX_PAGES), _places(), strict=False)]
+        places = list(islice(_places(), MAX_PAGES))
     except OSError:
         return 0
     advise = (ctypes.c_size_t(HUGE_BYTES), ctypes.c_int(_MADV_COLLAPSE))
