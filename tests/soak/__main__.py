@@ -1,5 +1,6 @@
 """`make soak`, or `python -m tests.soak [FOLDER]`: SOAK_MINUTES (30) of load; writes soak.csv and soak.svg."""
 
+import argparse
 import json
 import os
 import sys
@@ -62,4 +63,6 @@ def _medians(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs")))
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"), help="where the figures and the plot go")
+    sys.exit(main(parser.parse_args().folder))
