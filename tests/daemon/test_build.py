@@ -55,3 +55,12 @@ async def test_the_fan_out_works_as_it_was_configured(sockets: int) -> None:
     assert (fan_out.ring is not None, fan_out.ring_from) == (sockets > 0, sockets)
     if fan_out.ring is not None:
         fan_out.ring.close()
+
+
+async def test_one_instrument_times_the_passes_of_the_loop() -> None:
+    """The one that runs is the one that the door asks."""
+    counters = Counters()
+    links = build_links(Address.parse("redis://127.0.0.1:1"), counters)
+    broker = build(Config(server=Server(io_uring_from=0)), links, counters)
+    assert broker.lag.run in broker.workers
+    assert broker.door.state.services.passes is broker.lag
