@@ -6,6 +6,7 @@ from typing import Final
 from protocol.codes import ErrorCode
 from protocol.deflate import MAX_WINDOW, TAIL
 from protocol.errors import ProtocolError
+from protocol.masking import unmask
 
 _FIN: Final = 0x80
 _COMPRESSED: Final = 0x40
@@ -127,11 +128,9 @@ class Inflater:
             raise ProtocolError(ErrorCode.INVALID_FRAME, "a compressed message goes on behind its last block")
 
     def _unmask(self, piece: bytes) -> bytes:
-        size = len(piece)
-        mask = self._mask[self._phase :] + self._mask[: self._phase]
-        self._phase = (self._phase + size) % 4
-        key = (mask * (size // 4 + 1))[:size]
-        return (int.from_bytes(piece) ^ int.from_bytes(key)).to_bytes(size)
+        phase = self._phase
+        self._phase = (phase + len(piece)) % 4
+        return unmask(piece, self._mask[phase:] + self._mask[:phase])
 
     def _flush_plain(self) -> None:
         if self._plain:

@@ -70,6 +70,11 @@ class FrameScanner:
         self.messages = 0
         self.pings = 0
 
+    @property
+    def between_messages(self) -> bool:
+        """Whether nothing is incomplete, so that the next byte begins a frame, and perhaps a message."""
+        return not (self._kept or self.closed)
+
     def bytes_since_message(self) -> bytes:
         """Return the raw bytes of what has begun but is not complete.
 

@@ -1,9 +1,10 @@
 """The stream that the WebSocket library sees: bytes from the wire in, everything out through the outbox."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
+import trio_websocket
 
 from broker.wire.bucket import TokenBucket
 from broker.wire.outbox import Outbox
@@ -11,16 +12,31 @@ from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
+from protocol.masking import lone_text
 from protocol.scanner import FrameScanner
+
+Deliver = Callable[[str | bytes], Awaitable[None]]
+"""What is given each message, and waited for before anything more is read."""
+
+_TAKEN_FOR_ITS_OWN = (
+    KeyError,
+    trio.ClosedResourceError,
+    trio.BrokenResourceError,
+    trio_websocket.ConnectionClosed,
+)
 
 
 class Feed(trio.abc.Stream):
     """Between a wire and trio-websocket, which begins with a connection that is open.
 
-    The library does not know permessage-deflate either. With an inflater it need not: compressed messages reach it as
-    plain ones, and compressed frames on the way out are none of its business.
+    A text message that is whole and by itself in a read, as nearly all are, is delivered from here: the scanner has
+    found that its frame is right, and the library would only find it once more. Everything else is the library's.
+
+    It does not know permessage-deflate. With an inflater it need not: compressed messages reach it as plain ones, and
+    compressed frames on the way out are none of its business.
 
     Attributes:
+        deliver: what is given messages, here or by the library.
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         fresh: nothing of what was read last has been dealt with.
         over: the library is told that there is no more, whatever comes.
@@ -31,8 +47,8 @@ class Feed(trio.abc.Stream):
 
     __slots__ = (
         "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
-        "_pause", "_pausing_since", "_violation", "ended", "eof", "fresh", "on_flood", "over", "patience", "scanner",
-        "turns", "wire",
+        "_pause", "_pausing_since", "_violation", "deliver", "ended", "eof", "fresh", "on_flood", "over", "patience",
+        "scanner", "turns", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -60,20 +76,33 @@ class Feed(trio.abc.Stream):
         self._pausing_since = math.inf
         self.patience = math.inf
         self.on_flood: Callable[[], None] | None = None
+        self.deliver: Deliver = _to_nobody
         self.turns = ALONE
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what the peer sends, for as long as it keeps to the limits."""
-        if self.over:
-            await trio.lowlevel.checkpoint()
-            return b""
-        self.fresh = True
-        if self._inflater is None:
-            return await self._receive_checked(max_bytes)
-        while True:
+        """Return what the peer sends, for as long as it keeps to the limits, but for messages that are delivered."""
+        while not self.over:
+            self.fresh = True
+            begins = self.scanner.between_messages
             data = await self._receive_checked(max_bytes)
-            if not data or (data := self._inflate(self._inflater, data)):
+            if self._inflater is not None and data and not (data := self._inflate(self._inflater, data)):
+                continue
+            message = lone_text(data) if begins else None
+            if message is None:
                 return data
+            await self.pass_on(message)
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    async def pass_on(self, message: str | bytes) -> None:
+        """Deliver one message; an error that the library would take for one of its own becomes another."""
+        if not self.fresh:
+            await self.take_turn()
+        self.fresh = False
+        try:
+            await self.deliver(message)
+        except _TAKEN_FOR_ITS_OWN as error:
+            raise RuntimeError("a message was not dealt with") from error
 
     def _inflate(self, inflater: Inflater, data: bytes) -> bytes:
         """Turn compressed messages into plain ones: the library knows nothing of RSV1."""
@@ -158,6 +187,7 @@ class Feed(trio.abc.Stream):
         """Forget who was to be told of what; the connection is over."""
         self._on_violation = _ignore
         self._violation = None  # its traceback leads back here
+        self.deliver = _to_nobody
         self.on_flood = None
 
     @property
@@ -189,3 +219,7 @@ class Feed(trio.abc.Stream):
 
 def _ignore(_violation: ProtocolError) -> None:
     """Nobody is left to be told."""
+
+
+async def _to_nobody(_message: str | bytes) -> None:
+    """Nobody listens."""

@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import trio
 
-from broker.wire.feed import Feed
+from broker.wire.feed import Deliver, Feed
 from broker.wire.limits import PeerLimits
 from broker.wire.open_connection import OpenConnection
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE, Turns
-from broker.wire.untie import close_generators
-from broker.wire.websocket import Deliver, OpenWebSocket
+from broker.wire.websocket import read_messages
 from protocol.codes import CloseCode, ErrorCode
 from protocol.deflate import Deflate
 from protocol.errors import ProtocolError
@@ -41,7 +40,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_feed", "_limits", "_scope", "_websocket", "close_code", "close_reason", "closed_by",
+        "_feed", "_limits", "_scope", "close_code", "close_reason", "closed_by",
         "handed_over", "id", "opened_at", "outbox", "remote", "send", "wire",
     )  # fmt: skip
 
@@ -79,7 +78,6 @@ class Peer:
         self._feed.patience = limits.rate_patience
         self._feed.on_flood = self._on_flood
         self._feed.turns = turns
-        self._websocket: OpenWebSocket | None = None
 
     @property
     def pending_bytes(self) -> int:
@@ -149,13 +147,12 @@ class Peer:
         ping or the end, so that the kernel holds the client back: whoever lets it wait for long must learn from
         elsewhere that the client is there, as from heartbeats.
         """
-        assert self._websocket is not None, "start() comes first"
 
         async def deliver_while_open(message: str | bytes) -> None:
             if not self.closing:
                 await deliver(message)
 
-        reason = await self._websocket.run(deliver_while_open)
+        reason = await read_messages(self._feed, self._limits.max_message_bytes, deliver_while_open)
         if reason is not None:
             self._note("peer", int(reason.code), reason.reason or "")
 
@@ -203,7 +200,6 @@ class Peer:
         From now on the nursery is cancelled when the connection is dead, and `close_timeout` after a close frame has
         passed.
         """
-        self._websocket = OpenWebSocket(self._feed, self._limits.max_message_bytes)
         self._scope = session.cancel_scope
         self.outbox.start(session)
         if self.closing:
@@ -265,9 +261,6 @@ class Peer:
         """Let the parts go of each other, so that they are freed with the last reference; nothing can be done after."""
         self.outbox.untie()
         self._feed.untie()
-        if self._websocket is not None:
-            close_generators(self._websocket)
-            self._websocket = None
 
     def _start_deadline(self) -> None:
         if self.outbox.too_slow:

@@ -1,24 +1,46 @@
 """The WebSocket library's connection as it is used here: begun open, read by the session's own task."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 
 import trio
 import trio_websocket
 import wsproto.connection
 
-from broker.wire.feed import Feed
+from broker.wire.feed import Deliver, Feed
+from broker.wire.untie import close_generators
 
-__all__ = ["Deliver", "OpenWebSocket"]
-
-Deliver = Callable[[str | bytes], Awaitable[None]]
-"""What is given each message, and waited for before anything more is read."""
+__all__ = ["read_messages"]
 
 _UNHEARD = trio.Event()
 """What the library would set for tasks that wait for a handshake: there are none."""
 
 _NO_PINGS: OrderedDict[bytes, trio.Event] = OrderedDict()
 """The library's own pings that wait for a pong: ours are messages."""
+
+
+async def read_messages(feed: Feed, max_message_bytes: int, deliver: Deliver) -> trio_websocket.CloseReason | None:
+    """Read to the end; returns how the library saw it end, None when it was not told.
+
+    Messages come whole and in order. While `deliver` waits nothing more is read, so that the kernel holds the client
+    back. Most connections never need the library before their close frame, so that is when it is made.
+
+    Args:
+        feed: bytes in, frames out.
+        max_message_bytes: a larger message ends the connection with 1009.
+        deliver: is given each message.
+    """
+    feed.deliver = deliver
+    try:
+        begun = await feed.receive_some()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return None
+    if not begun:
+        return None
+    websocket = OpenWebSocket(feed, max_message_bytes, begun)
+    try:
+        return await websocket.run()
+    finally:
+        close_generators(websocket)
 
 
 class OpenWebSocket(trio_websocket.WebSocketConnection):
@@ -33,13 +55,14 @@ class OpenWebSocket(trio_websocket.WebSocketConnection):
     Args:
         feed: bytes in, frames out.
         max_message_bytes: a larger message ends the connection with 1009.
+        begun: what has been read from the feed, from the beginning of a frame on.
     """
 
-    def __init__(self, feed: Feed, max_message_bytes: int) -> None:
+    def __init__(self, feed: Feed, max_message_bytes: int, begun: bytes) -> None:
         self._id = next(self.CONNECTION_ID)
         self._stream = self._feed = feed
         self._stream_lock = trio.StrictFIFOLock()
-        self._wsproto = wsproto.connection.Connection(wsproto.connection.SERVER)  # type: ignore[assignment]  # what a WSConnection passes everything on to once it is open
+        self._wsproto = wsproto.connection.Connection(wsproto.connection.SERVER, trailing_data=begun)  # type: ignore[assignment]  # what a WSConnection passes everything on to once it is open
         self._max_message_size = max_message_bytes
         self._message_size = 0
         self._message_parts = []
@@ -50,13 +73,9 @@ class OpenWebSocket(trio_websocket.WebSocketConnection):
         self._pings = _NO_PINGS
         self._close_handshake = self._for_testing_peer_closed_connection = _UNHEARD
 
-    async def run(self, deliver: Deliver) -> trio_websocket.CloseReason | None:
-        """Read to the end; returns how the library saw it end, None when it was not told.
-
-        Messages come whole and in order. While `deliver` waits nothing more is read, so that the kernel holds the
-        client back.
-        """
-        self._send_channel = self._recv_channel = _Inbox(deliver, self._feed)  # type: ignore[assignment]  # all that is asked of them
+    async def run(self) -> trio_websocket.CloseReason | None:
+        """Read to the end; returns how it came, None when the library was not told."""
+        self._send_channel = self._recv_channel = _Inbox(self._feed)  # type: ignore[assignment]  # all that is asked of them
         await self._reader_task()
         return self._close_reason
 
@@ -64,21 +83,14 @@ class OpenWebSocket(trio_websocket.WebSocketConnection):
 class _Inbox:
     """Stands for both ends of the library's channel: what is put in is delivered in the same step."""
 
-    __slots__ = ("_deliver", "_feed")
+    __slots__ = ("_feed",)
 
-    def __init__(self, deliver: Deliver, feed: Feed) -> None:
-        self._deliver = deliver
+    def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
     async def send(self, message: str | bytes) -> None:
-        """Deliver one message; an error that the library would take for one of its own becomes another."""
-        if not self._feed.fresh:
-            await self._feed.take_turn()
-        self._feed.fresh = False
-        try:
-            await self._deliver(message)
-        except _TAKEN_FOR_ITS_OWN as error:
-            raise RuntimeError("a message was not dealt with") from error
+        """Deliver one message."""
+        await self._feed.pass_on(message)
 
     async def aclose(self) -> None:
         """End the reading: the library closes its channel when there is nothing more to say, and would read on."""
@@ -89,11 +101,3 @@ class _Inbox:
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing; the reader is over."""
-
-
-_TAKEN_FOR_ITS_OWN = (
-    KeyError,
-    trio.ClosedResourceError,
-    trio.BrokenResourceError,
-    trio_websocket.ConnectionClosed,
-)

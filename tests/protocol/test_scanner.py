@@ -100,7 +100,9 @@ def test_pieces_make_no_difference(frames: list[Frame], cuts: list[int]) -> None
     for piece in pieces(joined(frames), cuts):
         scanner.feed(piece)
         received += len(piece)
-        assert scanner.bytes_since_message() == expected_rest(frames, received)
+        rest = expected_rest(frames, received)
+        assert scanner.bytes_since_message() == rest
+        assert scanner.between_messages == (rest == b"")
     assert scanner.frames == len(frames)
     assert scanner.messages == sum(frame.fin and frame.opcode < CLOSE for frame in frames)
     assert scanner.pings == sum(frame.opcode == PING for frame in frames)
@@ -253,6 +255,7 @@ def test_nothing_after_a_close_is_looked_at() -> None:
     scanner.feed(b"more garbage")
     assert scanner.frames == 2
     assert scanner.bytes_since_message() == b""
+    assert not scanner.between_messages
 
 
 def test_compressed_messages_when_negotiated() -> None:

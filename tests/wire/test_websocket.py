@@ -13,7 +13,7 @@ from broker.wire import Outbox, PlainWire
 from broker.wire.feed import Feed
 from broker.wire.passes import Passes
 from broker.wire.turnstile import Turns, Turnstile
-from broker.wire.websocket import OpenWebSocket
+from broker.wire.websocket import OpenWebSocket, read_messages
 from protocol.scanner import FrameScanner
 
 HI = b"\x81\x82\0\0\0\0hi"
@@ -27,12 +27,12 @@ FOR_A_HANDSHAKE = {
 """What the library's own constructor makes besides, for upgrade requests and their answers."""
 
 
-def opened(raw: socket.socket, reads: Turnstile | None = None) -> OpenWebSocket:
-    """Make a connection out of one end of a socket pair."""
+def feed_of(raw: socket.socket, reads: Turnstile | None = None) -> Feed:
+    """Return what reads from one end of a socket pair."""
     wire = PlainWire(raw)
     feed = Feed(wire, Outbox(wire, 10_000), FrameScanner(1000, 8), lambda _: None, 8, 100.0)
     feed.turns = Turns(reads=reads)
-    return OpenWebSocket(feed, 1000)
+    return feed
 
 
 async def test_it_has_what_the_librarys_own_constructor_makes() -> None:
@@ -42,7 +42,7 @@ async def test_it_has_what_the_librarys_own_constructor_makes() -> None:
         connection = wsproto.connection.Connection(wsproto.connection.SERVER)
         stream = trio.testing.memory_stream_pair()[0]
         theirs_made = vars(trio_websocket.WebSocketConnection(stream, connection))  # type: ignore[arg-type]  # as ours
-        websocket = opened(ours)
+        websocket = OpenWebSocket(feed_of(ours), 1000, b"")
         channels = {"_send_channel", "_recv_channel"}  # are there while it runs
         assert set(vars(websocket)) | channels == set(theirs_made) - FOR_A_HANDSHAKE | {"_feed"}
         same = {"_message_size", "_message_parts", "_reader_running", "_initial_request", "_close_reason", "_pings"}
@@ -63,7 +63,7 @@ async def test_nothing_is_read_while_a_message_is_dealt_with() -> None:
     with ours, theirs:
         theirs.sendall(HI + HO + CLOSE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(opened(ours).run, hear)
+            nursery.start_soon(read_messages, feed_of(ours), 1000, hear)
             await trio.testing.wait_all_tasks_blocked()
             assert heard == ["hi"]
             go_on.set()
@@ -89,7 +89,7 @@ async def test_messages_of_one_read_leave_others_their_turns() -> None:
         theirs.sendall(HI * 5 + CLOSE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
-            await opened(ours).run(hear)
+            await read_messages(feed_of(ours), 1000, hear)
             nursery.cancel_scope.cancel()
     assert len(heard) == 5
     assert heard[-1] - heard[0] >= 3  # four, but for the order within a pass
@@ -112,7 +112,7 @@ async def test_messages_of_one_read_pass_the_turnstile_of_reads(nursery: trio.Nu
         theirs.sendall(HI + HO + CLOSE)
         nursery.start_soon(reads.run)
         async with trio.open_nursery() as session:
-            session.start_soon(opened(ours, reads).run, hear)
+            session.start_soon(read_messages, feed_of(ours, reads), 1000, hear)
             while not reads.waiting:
                 await trio.lowlevel.checkpoint()
             assert heard == ["hi"]
@@ -127,10 +127,75 @@ async def test_a_close_is_answered_and_ends_the_reading_at_once() -> None:
     with ours, theirs:
         theirs.sendall(CLOSE)
         with trio.fail_after(5):
-            reason = await opened(ours).run(never)
+            reason = await read_messages(feed_of(ours), 1000, never)
         assert reason is not None
         assert reason.code == 1000
         assert theirs.recv(100) == b"\x88\x02\x03\xe8"
+
+
+async def reading(reads: list[bytes]) -> tuple[list[str | bytes], bytes]:
+    """Let a client send these, each a read of its own, and a close; return what was heard, and what was answered."""
+    ours, theirs = socket.socketpair()
+    heard: list[str | bytes] = []
+
+    async def hear(message: str | bytes) -> None:
+        heard.append(message)
+
+    with ours, theirs, trio.fail_after(5):
+        feed = feed_of(ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_messages, feed, 1000, hear)
+            for read in [*reads, CLOSE]:
+                theirs.sendall(read)
+                await trio.testing.wait_all_tasks_blocked()
+        assert feed.ended
+        return heard, theirs.recv(1000)
+
+
+async def test_the_library_is_made_for_those_who_need_it() -> None:
+    """Messages that are whole and by themselves in a read are delivered without it."""
+    ours, theirs = socket.socketpair()
+    heard: list[str | bytes] = []
+
+    async def hear(message: str | bytes) -> None:
+        heard.append(message)
+
+    with ours, theirs:
+        before = next(OpenWebSocket.CONNECTION_ID)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_messages, feed_of(ours), 1000, hear)
+            for message in (HI, HO, HI):
+                theirs.sendall(message)
+                await trio.testing.wait_all_tasks_blocked()
+            assert heard == ["hi", "ho", "hi"]
+            assert next(OpenWebSocket.CONNECTION_ID) == before + 1
+            theirs.sendall(HI + HO)  # two in one read
+            await trio.testing.wait_all_tasks_blocked()
+            assert next(OpenWebSocket.CONNECTION_ID) == before + 3
+            theirs.sendall(HI)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.sendall(CLOSE)
+    assert heard == ["hi", "ho", "hi", "hi", "ho", "hi"]
+
+
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        ([HI, b"\x89\x81\0\0\0\0p", HO], ["hi", "ho"]),  # a ping between
+        ([b"\x01\x81\0\0\0\0a", b"\x80\x81\0\0\0\0b", HI], ["ab", "hi"]),  # a message in two frames
+        ([HI[:3], HI[3:], HO], ["hi", "ho"]),  # a frame in two reads
+        ([b"\x82\x88\0\0\0\0", HI, HO], [HI, "ho"]),  # a payload that looks like a message
+        ([b"\x01\x80\0\0\0\0", b"\x89\x80\0\0\0\0", b"\x80\x82\0\0\0\0hi"], ["hi"]),
+        ([b"\x82\x82\0\0\0\0hi", HO], [b"hi", "ho"]),  # a binary one
+        ([HI + HO, HI], ["hi", "ho", "hi"]),
+        ([HI + HO[:4], HO[4:], HI], ["hi", "ho", "hi"]),
+    ],
+)
+async def test_messages_in_any_pieces(reads: list[bytes], said: list[str | bytes]) -> None:
+    """What the library is needed for and what it is not make one sequence."""
+    heard, answer = await reading(reads)
+    assert heard == said
+    assert answer.endswith(b"\x88\x02\x03\xe8")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +212,7 @@ async def test_an_error_in_a_session_is_not_taken_for_one_of_the_library(error: 
     with ours, theirs:
         theirs.sendall(HI)
         with pytest.raises(RuntimeError) as caught:
-            await opened(ours).run(fail)
+            await read_messages(feed_of(ours), 1000, fail)
         assert caught.value.__cause__ is error
 
 
