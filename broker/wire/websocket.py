@@ -9,7 +9,7 @@ import wsproto.connection
 from broker.wire.feed import Deliver, Feed
 from broker.wire.untie import close_generators
 
-__all__ = ["read_messages"]
+__all__ = ["OpenWebSocket", "read_messages"]
 
 _UNHEARD = trio.Event()
 """What the library would set for tasks that wait for a handshake: there are none."""
