@@ -57,7 +57,7 @@ async def dial(address: Address, name: str) -> Dialled:
         plain.socket.close()
         raise
     if stream is plain:
-        return Dialled(stream, _direct_read(plain.socket), plain.socket.close, parser, hello)
+        return Dialled(stream, direct_read(plain.socket), plain.socket.close, parser, hello)
     return Dialled(stream, lambda: stream.receive_some(READ_SIZE), plain.socket.close, parser, hello)
 
 
@@ -113,7 +113,7 @@ def _refused(error: Exception, address: Address) -> NoReturn:
     raise error
 
 
-def _direct_read(sock: trio.socket.SocketType) -> Callable[[], Awaitable[bytes]]:
+def direct_read(sock: trio.socket.SocketType) -> Callable[[], Awaitable[bytes]]:
     """Read a plain socket for a third less CPU per lonely message than receive_some.
 
     That one tries to read before it waits, which is in vain after a read of all there was, and goes round the
@@ -122,11 +122,12 @@ def _direct_read(sock: trio.socket.SocketType) -> Callable[[], Awaitable[bytes]]
 
     async def read() -> bytes:
         while True:
-            if sock.fileno() < 0:
+            descriptor = sock.fileno()
+            if descriptor < 0:
                 raise trio.ClosedResourceError("the socket was closed")
-            await trio.lowlevel.wait_readable(sock)
+            await trio.lowlevel.wait_readable(descriptor)
             try:
-                return os.read(sock.fileno(), READ_SIZE)
+                return os.read(sock.fileno(), READ_SIZE)  # asked again: the number may be another's by now
             except BlockingIOError:
                 continue
             except OSError as error:
