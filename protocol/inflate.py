@@ -56,13 +56,13 @@ class Inflater:
 
         It may be empty, and it may be longer than the piece, by the bound at the most.
         """
-        self._out = []
         try:
             self._walk(data)
             self._flush_plain()
         except ProtocolError as error:
             self.violation = error
-        return b"".join(self._out)
+        out, self._out = self._out, []
+        return b"".join(out)
 
     def _walk(self, data: bytes) -> None:
         at, end = 0, len(data)

@@ -91,6 +91,7 @@ class Feed(trio.abc.Stream):
             if message is None:
                 return data
             await self.pass_on(message)
+            del data, message  # they may be large, and the next ones may be long in coming
         await trio.lowlevel.checkpoint()
         return b""
 

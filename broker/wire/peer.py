@@ -13,14 +13,13 @@ from broker.wire.open_connection import OpenConnection
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE, Turns
-from broker.wire.websocket import read_messages
+from broker.wire.websocket import ABNORMAL, read_messages
 from protocol.codes import CloseCode, ErrorCode
 from protocol.deflate import Deflate
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
 
-ABNORMAL = 1006
 _PROTOCOL_ERRORS = frozenset({1002, 1007})
 _LINGER_BYTES = 1 << 20
 _LINGER_SECONDS = 0.5

@@ -9,7 +9,10 @@ import wsproto.connection
 from broker.wire.feed import Deliver, Feed
 from broker.wire.untie import close_generators
 
-__all__ = ["OpenWebSocket", "read_messages"]
+__all__ = ["ABNORMAL", "OpenWebSocket", "read_messages"]
+
+ABNORMAL = 1006
+"""The code of a connection that ended without a close frame (RFC 6455 section 7.1.5); never sent."""
 
 _UNHEARD = trio.Event()
 """What the library would set for tasks that wait for a handshake: there are none."""
@@ -19,7 +22,7 @@ _NO_PINGS: OrderedDict[bytes, trio.Event] = OrderedDict()
 
 
 async def read_messages(feed: Feed, max_message_bytes: int, deliver: Deliver) -> trio_websocket.CloseReason | None:
-    """Read to the end; returns how the library saw it end, None when it was not told.
+    """Read to the end; returns how the client ended it, 1006 when it went without a word, None when it was not told.
 
     Messages come whole and in order. While `deliver` waits nothing more is read, so that the kernel holds the client
     back. Most connections never need the library before their close frame, so that is when it is made.
@@ -33,10 +36,11 @@ async def read_messages(feed: Feed, max_message_bytes: int, deliver: Deliver) ->
     try:
         begun = await feed.receive_some()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return None
+        begun = b""
     if not begun:
-        return None
+        return trio_websocket.CloseReason(ABNORMAL, None)
     websocket = OpenWebSocket(feed, max_message_bytes, begun)
+    del begun  # it may be large, and this task lives as long as the connection
     try:
         return await websocket.run()
     finally:

@@ -3,6 +3,7 @@
 import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -96,6 +97,32 @@ async def test_messages_both_ways_and_the_peers_close_is_answered() -> None:
         assert (await client.close(4123, "bye")).code == 4123
         peer = await served.ended()
     assert (peer.closed_by, peer.close_code, peer.close_reason) == ("peer", 4123, "bye")
+
+
+PING = b"\x89\x80\0\0\0\0"
+MESSAGE = b"\x81\x82\0\0\0\0hi"
+
+
+@pytest.mark.parametrize("said", [b"", MESSAGE, MESSAGE[:3], PING, PING + MESSAGE[:3]])
+@pytest.mark.parametrize("with_a_reset", [False, True])
+async def test_who_goes_without_a_word_has_ended_it_before_anything_else_is_done(
+    said: bytes, with_a_reset: bool
+) -> None:
+    """Sessions log the end as soon as there is nothing more to listen to."""
+    ends: list[tuple[str, int]] = []
+
+    async def listen(peer: Peer) -> None:
+        await echo(peer)
+        ends.append((peer.closed_by, peer.close_code))
+
+    async with serving(listen) as served:
+        with socket.create_connection(served.address) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + said)
+            await trio.testing.wait_all_tasks_blocked()
+            if with_a_reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await served.ended()
+    assert ends == [("peer", 1006)]
 
 
 async def test_frames_in_one_segment_with_the_upgrade_are_not_lost() -> None:

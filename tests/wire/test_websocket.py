@@ -2,6 +2,8 @@
 
 import math
 import socket
+import tracemalloc
+import zlib
 
 import pytest
 import trio
@@ -14,6 +16,7 @@ from broker.wire.feed import Feed
 from broker.wire.passes import Passes
 from broker.wire.turnstile import Turns, Turnstile
 from broker.wire.websocket import OpenWebSocket, read_messages
+from protocol.inflate import Inflater
 from protocol.scanner import FrameScanner
 
 HI = b"\x81\x82\0\0\0\0hi"
@@ -176,6 +179,39 @@ async def test_the_library_is_made_for_those_who_need_it() -> None:
             await trio.testing.wait_all_tasks_blocked()
             theirs.sendall(CLOSE)
     assert heard == ["hi", "ho", "hi", "hi", "ho", "hi"]
+
+
+@pytest.mark.parametrize(("together", "then", "may_stay"), [(1, 0, 0), (8, 1, 1)])
+async def test_what_was_read_is_not_kept(together: int, then: int, may_stay: int) -> None:
+    """An idle connection has no memory of its messages, but that the library keeps the last that it dealt with."""
+    ours, theirs = socket.socketpair()
+    size = 60_000
+    heard: list[int] = []
+
+    async def hear(message: str | bytes) -> None:
+        heard.append(len(message))
+
+    packed = zlib.compressobj(wbits=-15)
+    payload = (packed.compress(b"x" * size) + packed.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+    large = bytes((0xC1, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+    with ours, theirs:
+        wire = PlainWire(ours)
+        scanner = FrameScanner(size, 8, compressed=True)
+        feed = Feed(wire, Outbox(wire, 10_000), scanner, lambda _: None, 8, 100.0, Inflater(size))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_messages, feed, size, hear)
+            await trio.testing.wait_all_tasks_blocked()
+            tracemalloc.start()
+            theirs.sendall(large * together)
+            await trio.testing.wait_all_tasks_blocked()
+            theirs.sendall(HI * then)  # and the last read, until the next
+            await trio.testing.wait_all_tasks_blocked()
+            kept, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            nursery.cancel_scope.cancel()
+    assert heard == [size] * together + [2] * then
+    assert most > size * together
+    assert kept < size * (may_stay + 0.5)
 
 
 @pytest.mark.parametrize(
