@@ -6,7 +6,7 @@ from typing import Final
 from protocol.codes import ErrorCode
 from protocol.deflate import MAX_WINDOW, TAIL
 from protocol.errors import ProtocolError
-from protocol.masking import unmask
+from protocol.payloads import unmask
 
 _FIN: Final = 0x80
 _COMPRESSED: Final = 0x40

@@ -12,7 +12,7 @@ from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE
 from protocol.errors import ProtocolError
 from protocol.inflate import Inflater
-from protocol.masking import lone_text
+from protocol.payloads import lone_text
 from protocol.scanner import FrameScanner
 
 Deliver = Callable[[str | bytes], Awaitable[None]]

@@ -1,4 +1,4 @@
-"""Masking, with which a client hides its payloads from machines between (RFC 6455 section 5.3)."""
+"""What is in a client's frames: payloads, which are masked (RFC 6455 section 5.3), and the simplest of messages."""
 
 from typing import Final
 

@@ -10,21 +10,9 @@ from wsproto.utilities import RemoteProtocolError
 
 from protocol.errors import ProtocolError
 from protocol.frames import FrameScanner
-from protocol.masking import lone_text, unmask
-
-MASK = b"\x11\x22\x33\x44"
-
-
-def frame(payload: bytes, first: int = 0x81, mask: bytes = MASK) -> bytes:
-    """Return one frame of a client."""
-    size = len(payload)
-    if size < 126:
-        header = bytes((first, 0x80 | size))
-    elif size < 65536:
-        header = bytes((first, 0xFE)) + size.to_bytes(2)
-    else:
-        header = bytes((first, 0xFF)) + size.to_bytes(8)
-    return header + mask + unmask(payload, mask)
+from protocol.payloads import lone_text, unmask
+from tests.protocol.client_frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, Frame
+from tests.protocol.strategies import examples
 
 
 def read_by_wsproto(data: bytes) -> list[object]:
@@ -56,29 +44,41 @@ def test_every_byte_is_masked_with_the_one_in_turn(size: int, mask: bytes) -> No
 def test_a_whole_message_by_itself(size: int) -> None:
     """It is read; with a byte less or more it is not."""
     text = "é" * (size // 2) + "x" * (size % 2)
-    raw = frame(text.encode())
+    raw = Frame(TEXT, text.encode()).raw
     assert lone_text(raw) == text
     assert lone_text(raw[:-1]) is None
     assert lone_text(raw + b"\x81") is None
     assert lone_text(raw + raw) is None
 
 
-@pytest.mark.parametrize("first", [0x80, 0x82, 0x88, 0x89, 0x8A, 0x01, 0x00, 0xC1, 0x83])
-def test_no_other_frame_is_one(first: int) -> None:
+@pytest.mark.parametrize(
+    ("opcode", "fin"),
+    [
+        (TEXT, False),
+        (BINARY, True),
+        (CONTINUATION, True),
+        (CLOSE, True),
+        (PING, True),
+        (PONG, True),
+        (0x41, True),
+        (3, True),
+    ],
+)
+def test_no_other_frame_is_one(opcode: int, fin: bool) -> None:
     """Neither a binary message nor a control frame, nor a part of a message, nor a compressed one."""
-    assert lone_text(frame(b"hi", first)) is None
+    assert lone_text(Frame(opcode, b"hi", fin).raw) is None
 
 
 def test_what_is_not_utf8_is_none() -> None:
     """The library is to tell the client; surrogates are no UTF-8 either."""
-    assert lone_text(frame(b"\xff")) is None
-    assert lone_text(frame(b"\xed\xa0\x80")) is None
-    assert lone_text(frame(b"\xc3")) is None
+    assert lone_text(Frame(TEXT, b"\xff").raw) is None
+    assert lone_text(Frame(TEXT, b"\xed\xa0\x80").raw) is None
+    assert lone_text(Frame(TEXT, b"\xc3").raw) is None
 
 
 def test_a_part_of_a_long_message_is_none() -> None:
     """However much of it has come: 127 in the length's place is no length."""
-    raw = frame(b"x" * 70_000)
+    raw = Frame(TEXT, b"x" * 70_000).raw
     assert lone_text(raw) is None
     for size in range(200):
         assert lone_text(raw[:size]) is None
@@ -86,16 +86,17 @@ def test_a_part_of_a_long_message_is_none() -> None:
 
 @given(st.text(max_size=150).map(str.encode) | st.binary(max_size=10), st.binary(max_size=8), st.integers(0, 20))
 @example(b"", b"", 0)
+@examples
 def test_it_is_what_wsproto_reads(payload: bytes, more: bytes, less: int) -> None:
     """Whatever the scanner lets pass is read alike."""
-    raw = frame(payload) + more
+    raw = Frame(TEXT, payload).raw + more
     raw = raw[: len(raw) - less]
     try:
         FrameScanner(1000, 8).feed(raw)
     except ProtocolError:
         return
     text = lone_text(raw)
-    read = read_by_wsproto(raw + frame(b"end"))
+    read = read_by_wsproto(raw + Frame(TEXT, b"end").raw)
     assert (text is not None) == (len(read) == 2 and isinstance(read[0], str) and read[1] == "end")
     if text is not None:
         assert read[0] == text
