@@ -26,7 +26,7 @@ ENTRIES = 256
 BUFFER_BYTES = 1 << 18
 """The longest data that a ring takes."""
 
-_SETUP, _ENTER = map(ctypes.c_long, (425, 426))  # system calls; their numbers are the same on every architecture
+_SETUP, _ENTER = map(ctypes.c_long, (425, 426))  # system calls: so numbered wherever CPython has wheels
 _PARAMETERS = struct.Struct("=10I 8IQ 8IQ")  # struct io_uring_params, with the two structs of offsets in it
 _CQ_ENTRIES, _FEATURES = 1, 5  # places in the parameters: cq_entries, features
 _SQ_TAIL, _SQ_ARRAY = 11, 16  # sq_off.tail, sq_off.array

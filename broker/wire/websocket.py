@@ -35,7 +35,7 @@ async def read_messages(feed: Feed, max_message_bytes: int, deliver: Deliver) ->
     feed.deliver = deliver
     try:
         begun = await feed.receive_some()
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except trio.BrokenResourceError:
         begun = b""
     if not begun:
         return trio_websocket.CloseReason(ABNORMAL, None)
