@@ -6,7 +6,7 @@ import trio
 
 __all__ = ["MAX_SECONDS", "MAX_WRITES", "Turn"]
 
-MAX_WRITES = 512
+MAX_WRITES = 256
 MAX_SECONDS = 0.002
 
 _LOOK = 16
