@@ -57,7 +57,7 @@ lint: $(VENV)/.development ## Look for mistakes and for imports against the laye
 types: $(VENV)/.development ## Check all types
 	@$(BIN)/mypy
 
-check: lint types test ## All of the above: what has to pass before a commit
+check: lint types test ## Run lint, types and test: what has to pass before a commit
 
 format: $(VENV)/.development ## Lay the code out
 	@$(BIN)/ruff format --quiet .
