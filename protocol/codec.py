@@ -1,7 +1,9 @@
 """Bytes to messages and back: one converter, one table of tags per direction, one error.
 
 A message is a JSON object whose ``type`` says which class it is. Unknown fields are ignored, so that peers may be newer
-than we are; everything else that is not as it must be raises ProtocolError and names the field.
+than we are; everything else that is not as it must be raises ProtocolError and names the field: ``invalid_json``,
+``invalid_message`` (no object, or a field that is missing or of another kind), ``unknown_type``, ``invalid_id`` or
+``invalid_channel``.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Error codes, and WebSocket close codes with what a client should do about each.
 
 Error codes travel in ``{"type": "error", "code": …}`` messages, in the JSON bodies of refused requests, and in logs and
-metrics. Close codes are those of RFC 6455 section 7.4.1 and, from 4400, our own (section 7.4.2 leaves 4000-4999 to
-applications).
+metrics. Close codes are those of RFC 6455 section 7.4.1; 1012 and 1013, which are in the registry of its section 11.7
+alone; and, from 4400, our own (section 7.4.2 leaves 4000-4999 to applications).
 """
 
 from collections.abc import Mapping

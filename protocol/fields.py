@@ -87,7 +87,7 @@ def wanted_version(value: int | float | None) -> int | None:
     """Converter of a version that a publication brings: too large or negative is kept as the nearest bound.
 
     Such a version settles nothing, but the decision that it comes with must not be lost over it: what applies it treats
-    the bounds as "too large" and as "stale". Integers above 2^64 arrive as floats, hence those.
+    the bounds as "too large" and as "stale". Integers from 2^64 on arrive as floats, hence those.
     """
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         return min(max(int(value), 0), MAX_INTEGER)

@@ -59,7 +59,7 @@ def data_frame(first: int, payload: bytes) -> bytes:
 def close_frame(code: int, reason: str = "") -> bytes:
     """A close frame. A reason longer than 123 bytes of UTF-8 is cut at a character.
 
-    Raises ValueError for a code that no frame may carry (section 7.4: 1005, 1006, 1015 and what is outside 1000-4999).
+    Raises ValueError for a code that no frame may carry (section 7.4: 1004-1006, 1015 and what is outside 1000-4999).
     """
     if not 1000 <= code <= 4999 or code in _NEVER_SENT:
         raise ValueError(f"close code {code} must not be sent")

@@ -31,7 +31,10 @@ EMPTY_BODY_HASH: Final = body_hash(b"")
 
 
 def signature(secret: str, timestamp: int, api_key: str, body_hash: str) -> str:
-    """The signature, 64 lower-case hex digits."""
+    """The signature, 64 lower-case hex digits.
+
+    The key of the HMAC is ``secret`` as text, in UTF-8: its hex digits are not decoded. ``timestamp`` is unix seconds.
+    """
     signed = f"{timestamp}:{api_key}:{body_hash}"
     # Header bytes that are no UTF-8 may come as surrogates: they match nothing, and must not raise.
     return hmac.digest(secret.encode("utf-8", "surrogatepass"), signed.encode("utf-8", "surrogatepass"), "sha256").hex()
@@ -111,9 +114,10 @@ def verify_envelope(
 ) -> bytes:
     """The client's side: check an envelope and return the signed bytes, the only part of it that can be trusted.
 
-    The api_key in the envelope must be ``api_key`` if that is given; the timestamp is checked if ``now`` is given.
+    The api_key in the envelope must be ``api_key`` if that is given. If ``now`` (unix seconds) is given, the timestamp
+    may be off by ``max_age`` seconds either way.
 
-    Raises ProtocolError (``invalid_message`` or one of the ``signature_`` codes).
+    Raises ProtocolError (``invalid_json``, ``invalid_message`` or one of the ``signature_`` codes).
     """
     body = loads(text)
     if not isinstance(body, dict):

@@ -15,7 +15,8 @@ _PING = ping_frame(b"signalbox")
 async def run_heartbeat(member: Member, services: ControlServices) -> None:
     """Ping a client (RFC 6455 section 5.5.2) and notice when it falls silent; the body of a session's heartbeat task.
 
-    Two intervals without a byte from it mark it silent; `control.silent_timeout` seconds end the session.
+    More than two intervals without a byte from it mark it silent, which is looked at once in each; more than
+    `control.silent_timeout` seconds end the session.
     """
     settings = services.config.control
     interval = settings.ping_interval

@@ -31,7 +31,9 @@ class Member:
         holding: whether publications wait in `backlog` until its courier is done.
         snapshot_due: whether the courier must begin with a snapshot.
         bell: wakes the courier.
+        backlog: what waits for the courier.
         pending: what it has not acknowledged.
+        sent, acked: how many messages it was sent, and how many it has acknowledged, for the closing log line.
         silent: whether it was not heard for a while.
         last_ack: unix time of its last ack, 0 if there was none.
         clock_skew: how far its clock is ahead of ours, in seconds, as its acks tell; None before the first.

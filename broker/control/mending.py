@@ -34,7 +34,8 @@ class Mender:
         window: how far back messages that no snapshot holds are read, in seconds.
         limits: bounds of the log, for scripts that write to it.
         log: structlog.
-        counters: `control_repairs` is raised by each fresh snapshot for sessions that had one.
+        counters: `control_repairs` is raised by each fresh snapshot of a room that had one, `restored` by each workflow
+            that is written back.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class Rooms:
         layout: names in the store.
         call: the command link's `call`.
         link: the control plane's subscription link.
-        counters: `gap_repairs` and `control_repairs` are raised here.
+        counters: `gap_repairs` is raised here, and more by the `Mender` and by each `Room`.
         log: structlog.
         clock: unix time in seconds.
         window: `control.replay_window`, in seconds.

@@ -71,8 +71,8 @@ class DoorServices:
         config: replaced on reload; read where it is needed, so that newcomers get what is set now.
         keys: who is who.
         tickets: credentials that may stand in a URL.
-        counters: `accepted`, `accept_errors`, `refused`, `bad_credentials`, `tickets`, `crashed`, and
-            `event_sessions` are kept here; control sessions count themselves.
+        counters: `accepted`, `accept_errors`, `refused`, `bad_credentials`, `tickets`, `crashed`, `closed`,
+            `slow_consumers`, `outbox_peak_bytes` and `event_sessions` are kept here; control sessions count themselves.
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.

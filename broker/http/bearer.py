@@ -16,7 +16,7 @@ def bearer_token(request: Request, what: str = "api_key", code: str = ErrorCode.
         code: of the refusal.
 
     Raises:
-        Refused: 400 for a header that is not ASCII, 401 for another scheme.
+        Refused: 400 for a header that is not ASCII or comes twice with different values, 401 for another scheme.
     """
     value = request.header(b"authorization")
     if value is None:

@@ -2,4 +2,4 @@
 
 
 class KeysUnavailable(Exception):
-    """The store cannot be asked now, and nothing that is known is recent enough."""
+    """The store cannot be asked now, or the key's secret not unsealed, and nothing that is known is recent enough."""

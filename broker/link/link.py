@@ -119,7 +119,8 @@ class Link:
 
         Raises the `redis.exceptions` of an error reply; LinkDown at once when there is no connection, and when it
         breaks before the reply (the command may or may not have been executed); TypeError for an argument of
-        another type. Has no timeout: a cancelled call leaves its place in the pipeline and the link stays in step.
+        another type; ValueError for SUBSCRIBE and its kind. Has no timeout: a cancelled call leaves its place in the
+        pipeline and the link stays in step.
         Blocking commands need a link of their own, as everything behind them waits too.
         """
         if str(args[0]).upper() in _SUBSCRIBING:

@@ -48,7 +48,8 @@ class Publisher:
     ``url`` is ``redis://``, ``rediss://`` or ``unix://``, or a redis-py client that does not decode replies; by default
     ``SIGNALBOX_REDIS__URL``, else the local Redis. ``prefix`` is the brokers' ``redis.prefix``, by default
     ``SIGNALBOX_REDIS__PREFIX``. ``actor`` is recorded with every control message that names no other. ``history`` says
-    which namespaces keep events, by default what the brokers have settled.
+    which namespaces keep events, by default what the brokers have settled. An event may have ``max_publication_bytes``.
+    ``limits`` bound the logs that control messages are appended to, by default as the brokers do.
 
     Control messages are durable: when a call returns, the message is in the organization's log and every broker will
     deliver it. Each has a message_id, so that a call that failed may be repeated with the same one and takes effect
@@ -100,7 +101,8 @@ class Publisher:
     ) -> Applied:
         """Give a workflow a state: Normal, Flagged, Tripped, Paused or Killed, in any case.
 
-        ``version`` is counted on from the stored one unless given. Only ``force`` leaves Killed.
+        ``version`` is counted on from the stored one unless given. ``updated_at`` is unix seconds, by default now by
+        the server's clock. Of ``reason`` 4,096 characters are kept. Only ``force`` leaves Killed.
         """
         return self._apply(
             organization_id,
@@ -166,7 +168,7 @@ class Publisher:
         actor: str | None = None,
         message_id: str | None = None,
     ) -> Applied:
-        """Tell an organization's agents that a policy changed."""
+        """Tell an organization's agents that a policy changed; ``new_version`` is from 0 to 2^53 - 1."""
         return self._apply(
             organization_id, lambda: PolicyInvalidatedInput(policy_id, new_version, message_id=message_id), actor
         )

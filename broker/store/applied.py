@@ -14,7 +14,7 @@ class Status(StrEnum):
     APPLIED = "applied"
     """Written, logged and published."""
     DUPLICATE = "duplicate"
-    """Another broker, or an earlier try, has applied it (or was refused)."""
+    """Another broker, or an earlier try, has handed it in already; it was applied then, or refused."""
     STALE = "stale"
     """A Normal, Flagged or Tripped with a version that is not above the stored one, or beyond 2^52: dropped."""
     TERMINAL = "terminal"

@@ -100,7 +100,9 @@ def add_key(
 ) -> Operation[NewKey]:
     """Make a key with a secret of 64 hex digits; ``api_key`` is made up unless given.
 
-    Raises ProtocolError for ids that are none.
+    ``expires_at`` is unix seconds, ``channels`` are globs.
+
+    Raises ProtocolError for ids that are none, and SealError for a ``sealer`` that cannot seal.
     """
     check_id(organization_id, "organization_id")
     if workflow_id is not None:
@@ -163,7 +165,8 @@ def rotate_key(
 
     Returns the new record, with the new secret.
 
-    Raises UnknownKey, and KeyRevoked for a key that no longer opens anything.
+    Raises UnknownKey, KeyRevoked for a key that no longer opens anything, and SealError for a master key that cannot
+    read its secrets.
     """
     before = yield from _existing(layout, key_id, sealer)
     sealed = sealer.seal(secrets.token_hex(32), before.hash)
