@@ -16,6 +16,7 @@ from protocol.errors import ProtocolError
 from protocol.ids import json_type
 
 MAX_CHANNEL_BYTES: Final = 255
+"""In UTF-8."""
 
 OWN_NAMESPACES: Final = frozenset({"control", "signalbox"})
 """Namespaces of the control plane's own Redis channels, which no client may ever subscribe to."""

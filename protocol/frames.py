@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 MAX_CONTROL_PAYLOAD: Final = 125
+"""Bytes in a close, ping or pong (section 5.5)."""
 
 _FIN_TEXT: Final = 0x81
 _FIN_BINARY: Final = 0x82

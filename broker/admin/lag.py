@@ -13,6 +13,7 @@ WINDOW = 60.0
 """Seconds that the worst pass is remembered for."""
 
 SLICE = 5.0
+"""Seconds whose worst pass is remembered as one, and forgotten together."""
 
 
 class LoopLag(Passes):

@@ -21,6 +21,8 @@ from broker.wire.plain import PlainWire, WireBroken, describe_address
 __all__ = ["AdminListener"]
 
 MAX_CONNECTIONS = 64
+"""Connections to the admin listener at one time; further ones wait in the kernel's queue."""
+
 IDLE_SECONDS = 75.0
 """Longer than scrapers wait between two scrapes, so that they keep their connection."""
 

@@ -18,6 +18,8 @@ MAX_WAIT = 30.0
 """Seconds that a request may wait for receipts to be complete."""
 
 POLL = 0.05
+"""Seconds between two looks at a receipt that is waited for."""
+
 GRACE = 1.0
 """Seconds after the issue for brokers to report, where it cannot be told which of them have agents."""
 

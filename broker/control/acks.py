@@ -5,6 +5,8 @@ import attrs
 from broker.control.publication import Publication
 
 MAX_RESENT = 20_000
+"""Messages of one session that are sent again until they are acknowledged; beyond it further ones are sent once."""
+
 MAX_SETTLED = 256
 """How many that are not sent again any more are still recognized when their ack comes late."""
 

@@ -12,7 +12,10 @@ from broker.store.log import REPLAYED, read_log
 from broker.store.snapshot import Position
 
 FLUSHED_AT_ONCE = 64
+"""Publications that are taken from a backlog in one step."""
+
 LOG_PAGE = 500
+"""Entries of the log that are read at once."""
 
 
 class _Over(Exception):

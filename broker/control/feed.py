@@ -15,7 +15,10 @@ from broker.store.layout import Layout
 from broker.wire.turn import Turn
 
 CONFIRM_SECONDS = 1.0
+"""How long the start waits for both subscriptions to be confirmed."""
+
 REFUSED_SECONDS = 10.0
+"""Between two tries to subscribe, where the server refuses."""
 
 
 class ControlFeed:

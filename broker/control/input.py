@@ -24,10 +24,14 @@ from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
 MAX_INPUT_BYTES = 65536
+"""The longest control message that is applied."""
+
 MAX_WAITING = 10_000
 """Publications that may wait to be applied; past that the subscription link is not read, and Redis holds them."""
 
 RETRY_SECONDS = (0.05, 1.0)
+"""The first and the longest pause between two tries to apply a publication."""
+
 GIVE_UP_SECONDS = 60.0
 """How long a store that answers may refuse to apply one publication, before the next one gets its turn."""
 

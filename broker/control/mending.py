@@ -17,8 +17,13 @@ from broker.store.snapshot import read_snapshot
 from broker.wire.turn import Turn
 
 PAGE = 500
+"""Entries of the log that are read at once."""
+
 READ_SECONDS = 10.0
+"""How long the store may take for one page, or for a snapshot."""
+
 MAX_ROUNDS = 1000
+"""Pages that are read for one mending at the most."""
 
 
 class Refused(Exception):

@@ -18,9 +18,16 @@ GATHER_SECONDS = 0.1
 """How long changes are gathered, so that many of them are written in one step."""
 
 BEAT_SECONDS = 5.0
+"""Between two heartbeats, each of which keeps what was written from expiring."""
+
 RETRY_SECONDS = 1.0
+"""Between two tries to write, unless the link comes back before."""
+
 FAREWELL_SECONDS = 1.0
+"""How long a broker that ends may take to say so."""
+
 PER_WRITE = 500
+"""Sessions that are written in one step."""
 
 
 @attrs.define(eq=False)

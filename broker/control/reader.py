@@ -16,6 +16,7 @@ MAX_BAD_MESSAGES = 100
 
 PONG = text_frame(b'{"type":"pong"}')
 BURST_SECONDS = 2.0
+"""So many seconds' worth of messages may come at once."""
 
 
 class _Allowance:

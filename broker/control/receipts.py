@@ -22,10 +22,13 @@ MAX_WAITING = 100_000
 """Notes that may wait to be written while Redis is away; past that the oldest are lost, and receipts show "pending"."""
 
 WRITERS = 8
+"""Tasks that write notes down side by side."""
+
 PER_NOTE = 500
 """Sessions of one message that are written in one step."""
 
 RETRY_SECONDS = 0.5
+"""Between two tries to write a note while Redis is away."""
 
 Note = Callable[[], Operation[object]]
 """Something to be written; each call is another try."""

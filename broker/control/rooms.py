@@ -28,6 +28,7 @@ KEPT_SECONDS = 60.0
 """How long an empty room is kept right for the client that comes back."""
 
 RETRY_SECONDS = (0.05, 2.0)
+"""The first and the longest pause between two tries to mend a room."""
 
 RESYNC_SECONDS = 60.0
 """How long a store that answers may refuse a snapshot before clients are told to look elsewhere."""
@@ -36,6 +37,7 @@ GRACE_SECONDS = 1.0
 """How long looking something up may take before it counts as not knowing."""
 
 MENDED_AT_ONCE = 64
+"""Rooms that are read from the store at one time."""
 
 
 class Rooms:

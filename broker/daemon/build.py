@@ -36,6 +36,7 @@ from broker.wire import Peer, Ring
 Worker = Callable[..., Awaitable[None]]
 
 SETTLE_SECONDS = 1.0
+"""How long the last receipts, and a broker's farewell, may take to be written."""
 
 
 @attrs.define(eq=False)

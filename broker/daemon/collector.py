@@ -19,7 +19,7 @@ ALWAYS = -1
 NEVER = 1_000_000_000
 
 INTERVAL = 0.5
-"""Seconds between two collections that are not for want of anything else."""
+"""Seconds between two collections by the timer."""
 
 QUIET_INTERVAL = 2.0
 """Seconds after one that took less than `QUICK`: there was little to look at, and an idle broker is let sleep."""

@@ -25,6 +25,7 @@ FAREWELL_SECONDS = 1.5
 meanwhile, and SDKs give up for good after ten seconds."""
 
 AT_ONCE = 64
+"""Closes after which everybody else has a turn."""
 
 
 async def drain(broker: Broker, handover: Handover) -> int:

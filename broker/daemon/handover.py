@@ -24,7 +24,10 @@ SETTLE_SECONDS = 0.5
 """How long sessions may take to deal with what they have read already."""
 
 LOOK_AGAIN = 0.01
+"""Seconds between two looks at whether all sessions have settled."""
+
 SUSPENDED_AT_ONCE = 128
+"""Sessions that stop reading before everybody else has a turn."""
 
 
 @attrs.frozen(eq=False)

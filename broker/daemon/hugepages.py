@@ -1,7 +1,7 @@
 """The memory that the start has filled, in huge pages.
 
 A broker that is woken by one event after some idling waits for memory more than for anything else, and before that for
-the tables that say where it is. One entry of theirs tells of 2 MiB then, and not of 4 KiB.
+the page tables that say where it is. With huge pages one entry of these tables covers 2 MiB, and not 4 KiB.
 
 See madvise(2) on MADV_COLLAPSE (Linux 6.1), and Documentation/admin-guide/mm/transhuge.rst of the kernel.
 """

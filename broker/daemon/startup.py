@@ -19,6 +19,7 @@ PATIENCE = 1.5
 """Seconds to wait for Redis before the door opens without it: upgrades are held then, and health says why."""
 
 RETRY_SECONDS = 0.5
+"""Between two tries to check a store that was lost meanwhile."""
 
 
 @attrs.define(eq=False)

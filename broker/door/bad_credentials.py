@@ -8,6 +8,7 @@ SLOWEST = 3.0
 """Seconds that the last answer before the refusals is held back; the ones before it proportionally less."""
 
 MAX_ENTRIES = 16384
+"""Addresses that are remembered."""
 
 
 class BadCredentials:

@@ -12,6 +12,7 @@ ADMITTED = 3
 """Attempts of one token and address within the window that are answered with a readable close."""
 
 MAX_ENTRIES = 4096
+"""Pairs of token and address that are remembered."""
 
 
 class BadTokens:

@@ -19,6 +19,7 @@ from broker.wire.peer import Peer
 __all__ = ["Door"]
 
 LOOK_AGAIN = 0.02
+"""Seconds between two looks at whether all sessions are over."""
 
 
 class Door:

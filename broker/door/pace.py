@@ -7,7 +7,10 @@ from broker.wire.bucket import TokenBucket
 __all__ = ["Pace"]
 
 BURST_SECONDS = 10.0
+"""So many seconds' worth may come at once."""
+
 MAX_ENTRIES = 16384
+"""Names that are remembered."""
 
 
 class Pace:

@@ -63,17 +63,17 @@ class DoorState:
         bounds, peer_limits, proxies, tls: for those that come from now on; see `reconfigure`. Peer limits are per kind.
         gate, line: connections that are no session yet, in all and by address.
         slots: sessions, in all, per key and per address.
-        handshakes, requests: what TLS handshakes, and requests, pass: thousands that come back in the same moment would
-            hold the loop for seconds, and a kill with it. Those whose request has come with the connection are let in
-            a few at a time already.
-        entries: what event upgrades pass, and control upgrades do not. Nobody can tell an agent from a browser before
-            its request is read. Opening a session is the greater part of what a newcomer costs: a hundred in one pass
-            would hold the loop for 20 ms, and the agent in a crowd of browsers would wait for the sessions of all who
-            came before. Here they wait, and those whose requests are still to be read come first. Who waits is inside
-            the gate, which is bounded.
-        exits: what connections pass whose peers have gone: thousands that break in the same moment, as they do when a
-            load balancer dies, would hold the loop for a second.
-        reads: what browsers pass with what they say: thousands that answer a ping in the same moment would, too.
+        handshakes, requests: the turnstiles of TLS handshakes and of requests: thousands that come back in the same
+            moment would hold the loop for seconds, and a kill with it. Those whose request has come with the connection
+            are let in a few at a time already.
+        entries: the turnstile of event upgrades; control upgrades pass none. Nobody can tell an agent from a browser
+            before its request is read. Opening a session is the greater part of what a newcomer costs: a hundred in one
+            pass would hold the loop for 20 ms, and the agent in a crowd of browsers would wait for the sessions of all
+            who came before. Here they wait, and those whose requests are still to be read come first. Who waits is
+            inside the gate, which is bounded.
+        exits: the turnstile of connections whose peers have gone: thousands that break in the same moment, as they do
+            when a load balancer dies, would hold the loop for a second.
+        reads: the turnstile of what browsers say: thousands that answer a ping in the same moment would, too.
         turnstiles: all of these; they must be run.
         turns: which of them the sockets of a kind pass. Agents say little, and what they say is about a kill.
         guard: hears of wrong credentials.

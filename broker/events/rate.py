@@ -7,6 +7,7 @@ from broker.wire.bucket import TokenBucket
 from broker.wire.doorbell import Doorbell
 
 BURST_SECONDS = 2.0
+"""So many seconds' worth of publications may come at once."""
 
 TOLD_AFTER = 1.0
 """Seconds from the first publication that is dropped to the word to subscribers, which speaks for all until then."""

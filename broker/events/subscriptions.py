@@ -29,6 +29,7 @@ HISTORY_SECONDS = 10.0
 """How long a subscription that brings `since` waits for the command link to come back."""
 
 RETRY_SECONDS = 0.1
+"""Between two tries to read a history while the command link is down."""
 
 
 class Subscriptions:

@@ -32,9 +32,16 @@ UNKNOWN_SECONDS = 2.0
 """How long "there is no such key" answers."""
 
 MAX_KNOWN = 20_000
+"""Records that are kept; the longest unread ones go first."""
+
 MAX_UNKNOWN = 4_096
+"""Hashes that are remembered as being no key's."""
+
 MAX_LOOKUPS = 64
+"""Look-ups that may be under way at the store."""
+
 LOOKUP_SECONDS = 3.0
+"""How long one look-up may take, the wait for its turn included."""
 
 
 @attrs.define(eq=False)

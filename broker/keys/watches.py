@@ -13,7 +13,11 @@ from broker.store.key_record import KeyRecord
 Callback = Callable[[KeyRecord | None], None]
 
 REREAD_SECONDS = 10.0
+"""How often every watched key is read again, whether or not it is said to have changed."""
+
 WORKERS = 16
+"""Tasks that re-read keys side by side."""
+
 CALLBACKS_PER_TURN = 128
 """How many sessions are told of a change before others get their turn."""
 

@@ -50,7 +50,7 @@ class Parser:
         if not whole.endswith(b"\n") and (found := _UNFINISHED.search(whole, max(0, len(whole) - _LONGEST_UNFINISHED))):
             start = found.start(1) if found.group(1) else found.start()
             whole, self._unfinished = whole[:start], whole[start:]
-        # what is asked first is quick, and hardly ever so
+        # the first test is quick, and hardly ever true
         if whole[_DIGITS + 1 : _DIGITS + 2].isdigit() and _TOO_MANY_AT_ONCE.match(whole):
             self._doubtful = whole
         else:

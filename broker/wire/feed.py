@@ -41,7 +41,7 @@ class Feed(trio.abc.Stream):
         fresh: nothing of what was read last has been dealt with.
         over: the library is told that there is no more, whatever comes.
         eof: the peer has ended the stream, or the connection broke.
-        turns: what this passes together with others.
+        turns: the turnstiles that this connection passes, which others pass too.
         on_flood: called, again and again, when the peer had to be paused without a break for `patience` seconds.
     """
 

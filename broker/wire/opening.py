@@ -24,7 +24,7 @@ class open_peer:  # noqa: N801  it reads as the function that it stands for
         limits: the bounds of this connection.
         remote: the peer's address if a trusted proxy told a better one.
         deflate: what the answer agrees on about compression; see `Outbox.window` for the way out.
-        turns: what this connection passes together with others.
+        turns: the turnstiles that this connection passes, which others pass too.
 
     Raises:
         WireBroken: the connection went before the WebSocket was open.

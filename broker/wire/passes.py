@@ -1,4 +1,4 @@
-"""The passes of the event loop: from one look at the sockets to the next, while which whatever comes has to wait."""
+"""The passes of the event loop: from one look at the sockets to the next. What comes meanwhile has to wait."""
 
 import math
 import time

@@ -57,7 +57,7 @@ class TlsWire(PlainWire):
         """Shake hands; the caller sets the deadline.
 
         Args:
-            turns: what this passes together with others before OpenSSL computes its answer to the first record.
+            turns: the turnstile to pass before OpenSSL computes its answer to the first record; None: there is none.
 
         Raises:
             WireBroken: the peer speaks no TLS, none that we accept, or went away.

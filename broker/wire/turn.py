@@ -7,7 +7,10 @@ import trio
 __all__ = ["MAX_SECONDS", "MAX_WRITES", "Turn"]
 
 MAX_WRITES = 256
+"""Writes in one turn."""
+
 MAX_SECONDS = 0.002
+"""How long a turn lasts at the most, but for its last piece of work."""
 
 _LOOK = 16
 """Writes between two looks at the clock, for work that is counted one by one."""

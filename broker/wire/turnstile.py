@@ -72,7 +72,7 @@ class Turnstile:
 
 @attrs.frozen
 class Turns:
-    """What connections pass that could keep the loop from others together; None: they need not.
+    """The turnstiles of connections that, all together, could keep the loop from others; None: they pass none.
 
     Attributes:
         exits: those whose peers have gone.
