@@ -16,6 +16,7 @@ from broker.control.rest import ControlRest
 from broker.control.session import run_control_session
 from broker.daemon.links import Links
 from broker.daemon.readiness import ReadinessProbe
+from broker.daemon.store_watch import StoreWatch
 from broker.door.door import Door
 from broker.door.services import DoorServices
 from broker.door.state import Kind
@@ -63,6 +64,7 @@ class Broker:
     hub: Hub
     events: EventServices
     fan_out: FanOut
+    store_watch: StoreWatch
     readiness: ReadinessProbe
     door: Door
     admin: AdminListener
@@ -71,7 +73,14 @@ class Broker:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """What runs behind the door, in the order in which it is started."""
-        return self.lag.run, self.admin.run, self.control.run, self.events.alarms.run, self.fan_out.run
+        return (
+            self.lag.run,
+            self.store_watch.run,
+            self.admin.run,
+            self.control.run,
+            self.events.alarms.run,
+            self.fan_out.run,
+        )
 
     def reconfigure(self, config: Config, tls: ssl.SSLContext | None) -> None:
         """Work with another configuration from now on; no connection is closed by that.
@@ -89,6 +98,8 @@ class Broker:
         self.door.reconfigure()
         self.door.use_tls(tls)
         self.admin.reconfigure(config)
+        self.store_watch.history = config.events.history
+        self.store_watch.bell.ring()
 
     async def settle(self) -> None:
         """Write down what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`."""
@@ -101,8 +112,14 @@ class Broker:
             await self.control.services.presence.sign_off()
 
 
-def build(config: Config, links: Links, counters: Counters) -> Broker:
+def build(config: Config, links: Links, counters: Counters, *, durable: bool = True) -> Broker:
     """Make a broker on its links, which must already run when the broker does.
+
+    Args:
+        config: what to begin with.
+        links: to Redis.
+        counters: of this process.
+        durable: Redis should have an append-only file.
 
     Raises:
         SealError: there is no master key where the configuration says.
@@ -149,7 +166,9 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
         log=get_logger(part="events"),
     )
 
-    readiness = ReadinessProbe(links, lambda: control.services.rooms.blind_since)
+    store_watch = StoreWatch(links.commands, layout, config.events.history, durable)
+    links.hearers.commands_up.append(store_watch.bell.ring)
+    readiness = ReadinessProbe(links, store_watch, lambda: control.services.rooms.blind_since)
 
     def serve_events(peer: Peer, key: KeyRecord) -> Awaitable[None]:
         return run_event_session(peer, key, events)
@@ -207,6 +226,7 @@ def build(config: Config, links: Links, counters: Counters) -> Broker:
         hub=hub,
         events=events,
         fan_out=fan_out,
+        store_watch=store_watch,
         readiness=readiness,
         door=door,
         admin=admin,

@@ -18,6 +18,7 @@ NEEDS_RESTART = frozenset(
         "redis.url",
         "redis.data_dir",
         "redis.prefix",
+        "redis.master_key_file",
         "control.ack_timeout",
         "control.ack_attempts",
         "control.replay_window",

@@ -97,9 +97,9 @@ class _Life:
         links = build_links(address, self.counters)
         async with trio.open_nursery() as connections_to_redis:
             await connections_to_redis.start(self.links.run, links.run)
-            broker = build(self.config, links, self.counters)
+            broker = build(self.config, links, self.counters, durable=not self.dev)
             broker.admin.inherited = self.given.admin
-            store = StoreCheck(broker, durable=not self.dev)
+            store = StoreCheck(broker)
             self.notifier.status(f"starting: {store.complaint or 'checking the store'}")
             await store.wait_briefly()
             async with trio.open_nursery() as workers:

@@ -9,7 +9,6 @@ from broker.config import Config
 from broker.config.bind import is_local
 from broker.daemon.build import Broker
 from broker.link.errors import LinkDown, StartupError
-from broker.link.server_check import check_server
 from broker.observe import get_logger
 from broker.store.drive import run
 from broker.store.schema import check_schema
@@ -27,12 +26,10 @@ class StoreCheck:
     """Whether the store may be used: asked until it has been answered once.
 
     Attributes:
-        durable: an append-only file is expected.
         passed: the answer was yes.
     """
 
     broker: Broker
-    durable: bool
     passed: bool = False
 
     async def wait_briefly(self) -> None:
@@ -67,7 +64,7 @@ class StoreCheck:
             for link in links.all:
                 await link.wait_up()
             try:
-                await check_server(links.commands, durable=self.durable)
+                await self.broker.store_watch.look()
                 await run(links.commands.call, check_schema(self.broker.layout))
                 await run(links.commands.call, check_sealing(self.broker.layout, self.broker.sealer))
             except LinkDown:

@@ -1,4 +1,4 @@
-"""Is this server fit to hold the broker's state? Asked once at start, and again by readiness."""
+"""Whether a server is fit to hold the broker's state."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from redis.exceptions import ResponseError
 
 from broker.link.errors import StartupError
 from broker.link.link import Link
-from broker.observe import get_logger
 
 OLDEST_REDIS = (6, 2)
 
 
 @attrs.frozen
 class ServerReport:
-    """What the server is, and what an operator should know about it."""
+    """What the server is, and what an operator should know about it.
+
+    Attributes:
+        product: "redis" or "valkey", in lower case.
+        version: as it says itself.
+        warnings: sentences for an operator.
+        forgets: it is known to have no append-only file though it should have one.
+    """
 
     product: str
     version: str
     warnings: tuple[str, ...] = ()
+    forgets: bool = False
 
 
 async def check_server(link: Link, *, durable: bool = True) -> ServerReport:
-    """Check version, mode, eviction and, if it should be `durable`, persistence; log the warnings.
+    """Check version, mode, eviction and, if it should be `durable`, persistence.
 
     Raises StartupError, with a sentence for the operator, for Redis before 6.2, for a server that evicts, and for a
     node of a Cluster or a Sentinel; LinkDown when the link is not up. What the user may not ask (-NOPERM) only makes
@@ -38,6 +45,7 @@ async def check_server(link: Link, *, durable: bool = True) -> ServerReport:
     if (mode := link.hello.get(b"mode")) in (b"cluster", b"sentinel"):
         raise StartupError(f"{where} runs in {str(mode, 'ascii')} mode: a single server is needed")
     warnings = []
+    forgets = False
     policy = await _setting(link, "maxmemory-policy", "memory", "maxmemory_policy")
     if policy is None:
         warnings.append(f"{where} does not tell its maxmemory-policy: make sure that it is noeviction")
@@ -49,12 +57,9 @@ async def check_server(link: Link, *, durable: bool = True) -> ServerReport:
     aof = await _setting(link, "appendonly", "persistence", "aof_enabled") if durable else "yes"
     if aof is None:
         warnings.append(f"{where} does not tell whether it has an append-only file: decisions need one to be durable")
-    elif aof not in ("yes", "1"):
+    elif forgets := aof not in ("yes", "1"):
         warnings.append(f"{where} has no append-only file (appendonly no): a crash of it loses the latest decisions")
-    log = get_logger()
-    for warning in warnings:
-        log.warning(warning)
-    return ServerReport(product, version, tuple(warnings))
+    return ServerReport(product, version, tuple(warnings), forgets)
 
 
 def _identity(hello: dict[bytes, object]) -> tuple[str, str]:

@@ -8,8 +8,8 @@ class Readiness:
     """Whether new clients should be sent here.
 
     Attributes:
-        problems: why not, as short codes ("redis_control_down", "draining"); empty when ready.
-        warnings: what does not stop it from serving but should be known ("control_blind").
+        problems: why not, as short codes ("redis_control_down", "redis_unfit"); empty when ready.
+        warnings: what does not stop it from serving but should be known ("control_blind", "redis_not_durable").
     """
 
     problems: tuple[str, ...] = ()

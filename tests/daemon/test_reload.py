@@ -47,6 +47,12 @@ def test_effective() -> None:
     assert changed_keys(old, found) == ["limits.max_subscriptions"]
 
 
+def test_the_master_key_is_that_of_the_start() -> None:
+    """Secrets are unsealed with what was opened at the start: a reload must not claim anything else."""
+    new = loads('[redis]\nmaster_key_file = "/etc/signalbox/other.key"\n')
+    assert effective(loads(""), new).redis.master_key_file is None
+
+
 def config_text(valkey: Valkey, **events: str) -> str:
     """A configuration for a broker on this store."""
     more = "".join(f"{name} = {value}\n" for name, value in events.items())
@@ -129,7 +135,7 @@ async def test_certificates_are_renewed(valkey: Valkey, tmp_path: Path) -> None:
 def test_the_guide_names_what_waits_for_a_restart() -> None:
     """docs/restarts.md lists the settings that a reload does not change, all of them and no others."""
     guide = Path(__file__).parents[2].joinpath("docs/restarts.md").read_text()
-    (listed,) = re.findall(r"(?s)wait for a restart: (.*?)\. Files", guide)
+    (listed,) = re.findall(r"(?s)wait for a restart: (.*?)\.\sFiles", guide)
     assert set(re.findall(r"`(.*?)`", listed)) == NEEDS_RESTART
 
 

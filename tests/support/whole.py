@@ -38,12 +38,13 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole_broker(url: str, config: Config) -> AsyncIterator[Whole]:
+async def whole_broker(url: str, config: Config, *, durable: bool = False) -> AsyncIterator[Whole]:
     """Run a broker for the length of the block.
 
     Args:
         url: of its Redis.
         config: all but `[redis]` and `[admin]`, which is off.
+        durable: its Redis should have an append-only file.
     """
     config = attrs.evolve(config, redis=attrs.evolve(config.redis, url=url), admin=Admin(bind=""))
     counters = Counters()
@@ -52,8 +53,8 @@ async def whole_broker(url: str, config: Config) -> AsyncIterator[Whole]:
         async with trio.open_nursery() as process:
             for link in links.all:
                 await process.start(link.run)
-            broker = build(config, links, counters)
-            await StoreCheck(broker, durable=False).wait_briefly()
+            broker = build(config, links, counters, durable=durable)
+            await StoreCheck(broker).wait_briefly()
             for worker in broker.workers:
                 await process.start(worker)
             await process.start(broker.door.run, [listener])

@@ -1,0 +1,96 @@
+"""The store changes under a running broker: it begins to evict, loses its file, forgets what publishers are told."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.config import Config, loads
+from broker.daemon import store_watch
+from broker.publisher import Publisher
+from broker.store.layout import Layout
+from tests.conftest import Valkey
+from tests.link.servers import eventually
+from tests.support.whole import whole_broker
+
+LAYOUT = Layout()
+CHANNEL = "workflow:w"
+
+
+@pytest.fixture
+def kept(valkey: Valkey) -> Iterator[Valkey]:
+    """The server; its settings are afterwards as they were."""
+    yield valkey
+    valkey.client.config_set("maxmemory-policy", "noeviction")
+
+
+def reconnect(valkey: Valkey) -> None:
+    """Break every connection to the store, as a failover would."""
+    valkey.client.client_kill_filter(_type="normal", skipme=True)
+
+
+async def test_a_store_that_begins_to_evict_is_a_problem_until_it_ends(kept: Valkey) -> None:
+    """It could drop a kill when memory is short: no newcomers are sent here, and those who are here stay."""
+    async with whole_broker(kept.url, Config()) as whole:
+        readiness = whole.broker.readiness
+        assert readiness.check().problems == ()
+        kept.client.config_set("maxmemory-policy", "allkeys-lru")
+        reconnect(kept)
+        await eventually(lambda: readiness.check().problems == ("redis_unfit",), "the problem")
+        kept.client.config_set("maxmemory-policy", "noeviction")
+        reconnect(kept)
+        await eventually(lambda: readiness.check().problems == (), "the end of the problem")
+
+
+async def test_a_change_is_noticed_without_a_break(kept: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to break a link first: the store is looked at once in `LOOK_SECONDS`."""
+    monkeypatch.setattr(store_watch, "LOOK_SECONDS", 0.01)
+    async with whole_broker(kept.url, Config()) as whole:
+        kept.client.config_set("maxmemory-policy", "volatile-ttl")
+        await eventually(lambda: whole.broker.readiness.check().problems == ("redis_unfit",), "the problem")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_store_without_its_file_is_a_warning(valkey: Valkey, durable: bool) -> None:
+    """Unless nothing is expected to last, monitors are told of it."""
+    async with whole_broker(valkey.url, Config(), durable=durable) as whole:
+        found = whole.broker.readiness.check()
+        assert (found.problems, found.warnings) == ((), ("redis_not_durable",) * durable)
+
+
+def keeps_events(valkey: Valkey) -> bool:
+    """Publish as a program without a configuration does; tell whether the event can be asked for later."""
+    stream = LAYOUT.history(CHANNEL)
+    before = valkey.client.xrevrange(stream, count=1)
+    with Publisher(valkey.url) as publisher:
+        publisher.broadcast(CHANNEL, "a")
+    return bool(valkey.client.xrevrange(stream, count=1) != before)
+
+
+async def test_publishers_are_told_which_namespaces_keep_events(valkey: Valkey) -> None:
+    """From the start, when the store has forgotten it, and when the configuration has changed."""
+    keeping = loads("[events]\nhistory = {workflow = {size = 100, ttl = 60}}\n")
+    async with whole_broker(valkey.url, keeping) as whole:
+        assert keeps_events(valkey)
+        valkey.client.flushall()
+        reconnect(valkey)
+        await eventually(lambda: valkey.client.exists(LAYOUT.history_settings()), "the settings")
+        assert keeps_events(valkey)
+        whole.broker.reconfigure(Config(redis=whole.broker.config.redis, admin=whole.broker.config.admin), None)
+        await eventually(lambda: not keeps_events(valkey), "the end of it")
+
+
+async def test_a_user_who_may_not_write_it_down_is_warned(valkey: Valkey) -> None:
+    """The broker serves nevertheless: that publishers keep no events is no reason to lose a kill."""
+    valkey.client.acl_setuser(
+        "narrow",
+        enabled=True,
+        nopass=True,
+        keys=["*"],
+        channels=["*"],
+        categories=["+@all"],
+        commands=["-config", "-info", "-set"],
+    )
+    async with whole_broker(valkey.url.replace("unix://", "unix://narrow:x@"), Config()) as whole:
+        assert whole.broker.store_watch.report is not None
+        assert whole.broker.readiness.check().problems == ()
+    valkey.client.acl_deluser("narrow")
