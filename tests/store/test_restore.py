@@ -141,6 +141,19 @@ def test_kill_does_not_win_over_a_forced_resume(valkey: Valkey) -> None:
     assert state_of(valkey) == (State.PAUSED, 3)
 
 
+def test_kill_does_not_win_over_a_forced_resume_that_was_written_back(valkey: Valkey) -> None:
+    """A replica that knows of the kill alone is told of the resume by one broker; the other knows no more than it."""
+    change(valkey, State.KILLED)
+    replica, knows_the_kill = Replica(valkey), snapshot(valkey)
+    tick(valkey)
+    change(valkey, State.NORMAL, force=True)
+    knows_the_resume = snapshot(valkey)
+    replica.promote()
+    restored(valkey, knows_the_resume)
+    restored(valkey, knows_the_kill)
+    assert state_of(valkey) == (State.NORMAL, 2)
+
+
 def test_lagging_replica_that_was_promoted(valkey: Valkey) -> None:
     """A store that regressed in the same epoch gets the lost kill back and begins a new epoch."""
     change(valkey, State.NORMAL)

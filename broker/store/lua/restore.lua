@@ -101,6 +101,9 @@ for i = 12, #ARGV, 8 do
       apply_again(known, math.max(version, known_version))
     end
   elseif version < known_version and at <= known.at then
+    if state == 'Killed' and known.state ~= 'Killed' then
+      known.lifted = known_version -- a forced resume, which a broker that knows only the Killed must not undo
+    end
     write_back(known)
   elseif version <= known_version and not string.find(value, ',"message_id":"' .. known.message_id .. '"', 1, true) then
     -- Changed after the loss, under a version that clients would not take for newer.
