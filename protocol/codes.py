@@ -25,7 +25,6 @@ class ErrorCode(StrEnum):
     CHANNEL_MISMATCH = "channel_mismatch"
     ORGANIZATION_MISMATCH = "organization_mismatch"
     FORBIDDEN_CHANNEL = "forbidden_channel"
-    NOT_SUBSCRIBED = "not_subscribed"
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     TOO_BIG = "too_big"
     BINARY_MESSAGE = "binary_message"
@@ -63,8 +62,6 @@ class ErrorCode(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     UNAVAILABLE = "unavailable"
-    DRAINING = "draining"
-    INTERNAL = "internal"
 
 
 class CloseCode(IntEnum):

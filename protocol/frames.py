@@ -13,8 +13,8 @@ __all__ = [
     "FrameScanner",
     "binary_frame",
     "close_frame",
+    "data_frame",
     "ping_frame",
-    "pong_frame",
     "text_frame",
 ]
 
@@ -25,7 +25,6 @@ _FIN_TEXT: Final = 0x81
 _FIN_BINARY: Final = 0x82
 _FIN_CLOSE: Final = 0x88
 _FIN_PING: Final = 0x89
-_FIN_PONG: Final = 0x8A
 
 _SHORT_TEXT: Final = tuple(bytes((_FIN_TEXT, length)) for length in range(126))
 _medium_header: Final = Struct("!BBH").pack
@@ -72,18 +71,9 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 def ping_frame(payload: bytes = b"") -> bytes:
     """A ping. Raises ValueError when the payload is longer than 125 bytes."""
-    return _control_frame(_FIN_PING, payload)
-
-
-def pong_frame(payload: bytes = b"") -> bytes:
-    """A pong, which repeats the payload of the ping that it answers. Raises ValueError beyond 125 bytes."""
-    return _control_frame(_FIN_PONG, payload)
-
-
-def _control_frame(first: int, payload: bytes) -> bytes:
     if len(payload) > MAX_CONTROL_PAYLOAD:
         raise ValueError(f"a control frame carries at most {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
-    return bytes((first, len(payload))) + payload
+    return bytes((_FIN_PING, len(payload))) + payload
 
 
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})

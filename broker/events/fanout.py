@@ -156,7 +156,7 @@ class FanOut:
         for payload in payloads:
             try:
                 if len(payload) > self.max_publication_bytes:
-                    raise ProtocolError("too_big", f"a publication of {len(payload)} bytes", channel)
+                    raise ProtocolError(ErrorCode.TOO_BIG, f"a publication of {len(payload)} bytes", channel)
                 frames.append(text_frame(check_event(payload, channel)))
             except ProtocolError as error:
                 self._counters.publications_dropped[error.code] += 1

@@ -107,5 +107,5 @@ class Hub:
 
     @property
     def subscriptions(self) -> int:
-        """How many (session, channel) pairs there are; for status pages, it walks all channels."""
+        """How many (session, channel) pairs there are; counted anew: it walks all channels."""
         return sum(len(channel.subscribers) for channel in self.channels.values())

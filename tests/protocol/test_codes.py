@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from pathlib import Path
 
 from protocol.codes import CLOSINGS, CloseCode, ErrorCode
 from protocol.errors import ProtocolError
@@ -26,6 +27,14 @@ def test_error_codes_are_snake_case() -> None:
     """Clients match on them: no spaces, no capitals, no two alike."""
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", code) for code in ErrorCode)
     assert len(set(ErrorCode)) == len(ErrorCode.__members__)
+
+
+def test_every_error_code_is_in_use() -> None:
+    """A code that nothing answers with would be a promise of the manual that nobody keeps."""
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text() for part in ("broker", "protocol") for path in (root / part).rglob("*.py"))
+    used = set(re.findall(r"ErrorCode\.([A-Z_]+)", sources))
+    assert set(ErrorCode.__members__) - used == set()
 
 
 def test_the_error_shows_code_and_message_and_travels() -> None:

@@ -17,15 +17,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return made
 
 
-async def test_a_turn_is_over_after_512_writes(clock: SimpleNamespace) -> None:
+async def test_a_turn_is_over_after_256_writes(clock: SimpleNamespace) -> None:
     """Counted one by one or in lots, the bound is exact, and `end` begins anew."""
     turn = Turn()
-    assert [turn.is_over() for _ in range(512)] == [False] * 511 + [True]
+    assert [turn.is_over() for _ in range(256)] == [False] * 255 + [True]
     assert turn.take(1) == 0
     await turn.end()
-    assert [turn.take(200) for _ in range(4)] == [200, 200, 112, 0]
+    assert [turn.take(100) for _ in range(4)] == [100, 100, 56, 0]
     await turn.end()
-    assert turn.take(513) == 512
+    assert turn.take(257) == 256
 
 
 async def test_a_turn_is_over_after_2_ms(clock: SimpleNamespace) -> None:
