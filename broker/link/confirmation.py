@@ -43,6 +43,17 @@ class Confirmation:
                 raise self.error
             await self._changed.wait()
 
+    async def refused(self) -> Exception:
+        """Return the server's error as soon as it refuses, on this connection or a later one.
+
+        Raises SubscriptionEnded when the subscription is given up meanwhile.
+        """
+        while self.error is None:
+            if self.ended:
+                raise SubscriptionEnded(f"the subscription to {self.name!r} was given up")
+            await self._changed.wait()
+        return self.error
+
     def when_settled(self, callback: Settled) -> None:
         """Call back once, synchronously: with None when confirmed, with the error when refused or given up.
 
