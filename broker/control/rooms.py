@@ -11,7 +11,7 @@ from broker.control.mending import Mender, Refused
 from broker.control.publication import Publication
 from broker.control.replica import Replica
 from broker.control.room import Room
-from broker.link.errors import LinkDown, SubscriptionEnded
+from broker.link.errors import LinkDown
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters, Repeated
 from broker.store.drive import Call
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 5.0
 """How often a room is compared with its log even though nothing seems wrong: a message can be lost in silence."""
+
+UNHEARD_SECONDS = 1.0
+"""How often a room is compared with its log while its live channel is not heard: the command link may be up."""
 
 KEPT_SECONDS = 60.0
 """How long an empty room is kept right for the client that comes back."""
@@ -135,7 +138,11 @@ class Rooms:
         async with trio.open_nursery() as rooms:
             self._nursery = rooms
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                await self._link.wait_down()
+                for room in self._rooms.values():
+                    room.bell.ring()
+                await self._link.wait_up()
 
     def _open(self, organization_id: str) -> Room:
         assert self._nursery is not None, "rooms are opened while run() runs"
@@ -166,14 +173,12 @@ class Rooms:
         refused_since: float | None = None
         failures = 0
         while True:
+            heard = await self._is_heard(room, channel)
             try:
-                await self._link.subscribe(channel).wait()
                 async with self._mending:
                     await self._mender.mend(room)
             except (LinkDown, trio.TooSlowError):
                 refused_since = None
-            except SubscriptionEnded:
-                continue
             except (RedisError, Refused) as error:
                 self._in_doubt.setdefault(room, self._clock())
                 org = room.organization_id
@@ -181,19 +186,35 @@ class Rooms:
                 refused_since = self._give_up(room, refused_since, str(error))
             else:
                 failures, refused_since = 0, None
-                if not room.has_gap:
+                if heard and not room.has_gap:
                     self._in_doubt.pop(room, None)
-                with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2)):
+                with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2) if heard else 0):
                     await room.bell.wait()
                 if room.is_deserted and trio.current_time() - room.left_at > KEPT_SECONDS:
                     break
                 continue
+            if not heard:
+                continue  # that has taken its time, and ends the moment the channel is heard
             failures += 1
             await trio.sleep(min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2**failures) * random.uniform(0.5, 1))
         # no checkpoint up to here since nobody was found inside: whoever comes next opens a new room
         del self._rooms[room.organization_id]
         self._in_doubt.pop(room, None)
         self._link.unsubscribe(channel)
+
+    async def _is_heard(self, room: Room, channel: bytes) -> bool:
+        """Tell whether a room hears what goes on, waiting a while for that; refused by Redis, it does not."""
+        with trio.move_on_after(UNHEARD_SECONDS * random.uniform(0.8, 1.2)):
+            try:
+                await self._link.subscribe(channel).wait()
+                return True
+            except RedisError as error:
+                name = channel.decode()
+                self._repeated.error(name, "a subscription is refused", channel=name, error=error)
+                await trio.sleep_forever()
+        if self._link.state.up:
+            self._in_doubt.setdefault(room, self._clock())
+        return False
 
     def _give_up(self, room: Room, since: float | None, why: str) -> float:
         """The store answers but refuses: after a while, tell the sessions, once, that we cannot know."""

@@ -83,7 +83,7 @@ class Link:
         self._refused_backoff = EqualJitterBackoff(base=refused_backoff[0], cap=refused_backoff[1])
         self._connection: Connection | None = None
         self._state = LinkState(up=False, since=time.time(), error="not connected yet")
-        self._up = trio.Event()
+        self._up, self._down = trio.Event(), trio.Event()
         self._waiting_for_room = trio.lowlevel.ParkingLot()
         self._pushes = 0
         self._complaint: str | None = None
@@ -113,6 +113,11 @@ class Link:
         """Return when the link is up; for ever, if it never comes up: bring your own timeout."""
         while not self._state.up:
             await self._up.wait()
+
+    async def wait_down(self) -> None:
+        """Return when the link is down: at once before its first connection, for ever if it never breaks."""
+        while self._state.up:
+            await self._down.wait()
 
     async def call(self, *args: Arg) -> object:
         """Run one command and return its reply in RESP3's shapes, with bytes for strings.
@@ -205,6 +210,7 @@ class Link:
         self._complaint = None
         self._log.info("link up", generation=self.generation)
         self._restore(connection)
+        self._down = trio.Event()
         self._up.set()
         if self._on_up is not None:
             self._on_up()
@@ -213,6 +219,7 @@ class Link:
     def _broke(self, error: LinkDown) -> None:
         self._state = LinkState(up=False, since=time.time(), error=str(error))
         self._up = trio.Event()
+        self._down.set()
         self._waiting_for_room.unpark_all()
         if str(error) != STOPPED:
             self._log.warning("link down", reason=str(error))

@@ -2,6 +2,7 @@ import json
 import time
 
 import pytest
+import redis
 import structlog
 import trio
 import trio.lowlevel
@@ -71,6 +72,48 @@ async def test_a_silent_loss_shows_in_time(valkey: Valkey, monkeypatch: pytest.M
         await snapshot(client)
         unheard(valkey).kill(ORG, "wf")
         assert (await client.receive_json())["state"] == "Killed"
+
+
+async def test_only_the_subscriptions_are_away(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the subscription link alone cannot connect, a kill comes from the log, for newcomers too, and it shows."""
+    monkeypatch.setattr(rooms, "UNHEARD_SECONDS", 0.05)
+    monkeypatch.setattr(rooms, "GRACE_SECONDS", 0.0)
+    admin = own_valkey.client
+    api_key, _ = add_key(own_valkey)
+    async with running_broker(own_valkey) as broker:
+        found = broker.plane.services.rooms
+        [control] = [each["id"] for each in admin.client_list() if each["name"] == "control-b1"]
+        admin.config_set("maxclients", len(admin.client_list()))
+        admin.client_kill_filter(_id=control)
+        with redis.Redis(unix_socket_path=str(own_valkey.socket)) as hog:
+            hog.ping()  # no place is left for the link
+            async with await broker.connect(api_key) as client:
+                assert await snapshot(client) == {}
+                publisher(own_valkey).kill(ORG, "wf")
+                assert (await client.receive_json())["state"] == "Killed"
+                async with await broker.connect(api_key) as newcomer:
+                    assert (await snapshot(newcomer))["wf"]["state"] == "Killed"
+            assert found.current(ORG) is None
+            assert found.blind_since is not None
+        admin.config_set("maxclients", 1000)
+        await eventually(lambda: found.current(ORG) is not None and found.blind_since is None)
+        assert admin.pubsub_numsub(LAYOUT.live(ORG))[0][1] == 1
+
+
+async def test_a_live_channel_that_is_refused(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An organization whose live channel the user may not hear is read from the log, and not told to go elsewhere."""
+    monkeypatch.setattr(rooms, "UNHEARD_SECONDS", 0.05)
+    monkeypatch.setattr(rooms, "RESYNC_SECONDS", 0.0)
+    rules = ("resetchannels", "&control:*", f"&{LAYOUT.key_changes()}")
+    own_valkey.client.execute_command("ACL", "SETUSER", "default", *rules)  # type: ignore[no-untyped-call]
+    own_valkey.client.execute_command("ACL", "SETUSER", "admin", "on", "nopass", "+@all", "allkeys", "allchannels")  # type: ignore[no-untyped-call]
+    api_key, _ = add_key(own_valkey)
+    async with running_broker(own_valkey) as broker, await broker.connect(api_key) as client:
+        assert await snapshot(client) == {}
+        with redis.Redis(unix_socket_path=str(own_valkey.socket), username="admin", password="") as admin:
+            Publisher(admin).kill(ORG, "wf")
+        assert (await client.receive_json())["state"] == "Killed"
+        assert broker.plane.services.rooms.current(ORG) is None
 
 
 async def test_a_log_that_does_not_reach_back(broker: Broker, valkey: Valkey) -> None:
