@@ -7,6 +7,8 @@ import attrs
 import trio
 
 from broker.link.address import Address
+from broker.link.connection import DEMOTED
+from broker.link.errors import LinkDown
 from broker.link.link import Link
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
@@ -51,7 +53,7 @@ class Links:
 
 
 def build_links(address: Address, counters: Counters) -> Links:
-    """Make the links; nothing is connected yet."""
+    """Make the links; nothing is connected yet. One that finds the server demoted has all leave it."""
     hearers = Hearers()
 
     async def on_control(batch: Push) -> None:
@@ -78,13 +80,30 @@ def build_links(address: Address, counters: Counters) -> Links:
         if hearers.events_restored is not None:
             hearers.events_restored()
 
-    return Links(
-        Link(address, "signalbox-commands", on_up=commands_up),
+    def on_down(error: LinkDown) -> None:
+        # A demoted server still takes subscriptions, but what is published goes to its successor.
+        if str(error) == DEMOTED:
+            for link in links.all:
+                link.leave(DEMOTED)
+
+    links = Links(
+        Link(address, "signalbox-commands", on_up=commands_up, on_down=on_down),
         SubscriptionLink(
-            address, "signalbox-control", on_push=on_control, on_restored=control_restored, on_up=reconnected
+            address,
+            "signalbox-control",
+            on_push=on_control,
+            on_restored=control_restored,
+            on_up=reconnected,
+            on_down=on_down,
         ),
         SubscriptionLink(
-            address, "signalbox-events", on_push=on_events, on_restored=events_restored, on_up=reconnected
+            address,
+            "signalbox-events",
+            on_push=on_events,
+            on_restored=events_restored,
+            on_up=reconnected,
+            on_down=on_down,
         ),
         hearers,
     )
+    return links

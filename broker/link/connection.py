@@ -20,10 +20,13 @@ _MESSAGES = {b"message": 3, b"pmessage": 4, b"smessage": 3}
 """Kinds of messages, and of how many words each of them is made."""
 
 _CONFIRMATIONS = frozenset({b"subscribe", b"unsubscribe", b"psubscribe", b"punsubscribe"})
-_PING = pack("PING")
+_PING = pack("HELLO")
 
 STOPPED = "the link was stopped"
 """Why a connection ends when we end it."""
+
+DEMOTED = "the server has become a read-only replica"
+"""Why a connection ends after a failover: the name of the server may lead to another one by now."""
 
 
 class Connection:
@@ -209,8 +212,9 @@ class Connection:
             self.fail(f"the connection broke: {error.__cause__ or error}")
 
     async def _ping(self) -> None:
-        """Ask for a sign of life when there was none for an interval.
+        """Ask for a sign of life, and whether it is still a primary, when there was none for an interval.
 
+        A link that only listens would notice no other way that nobody publishes there any more.
         While a batch is being handled nothing is read, by us and not by the server: that time is not counted.
         """
         while True:
@@ -232,3 +236,6 @@ class Connection:
                     self.fail(f"the server gave no sign of life for {self._ping_interval + self._ping_timeout:g} s")
                     return
                 reads = self._reads
+            if slot.is_replica:
+                self.fail(DEMOTED)
+                return

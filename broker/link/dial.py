@@ -15,6 +15,7 @@ from broker.link.address import Address
 from broker.link.command import pack
 from broker.link.errors import AuthenticationFailed, StartupError
 from broker.link.parser import NOT_YET, Parser
+from broker.link.slots import says_replica
 
 READ_SIZE = 65536
 """Bytes per read: one read is one batch."""
@@ -87,7 +88,7 @@ async def _log_in(stream: trio.abc.Stream, parser: Parser, address: Address, nam
         _refused(greeting, address)
     if not isinstance(greeting, dict):
         raise StartupError(f"{address.describe()} does not answer as a Redis server does")
-    if greeting.get(b"role") in (b"replica", b"slave"):
+    if says_replica(greeting):
         raise StartupError(f"{address.describe()} is a read-only replica: name the primary")
     if address.db:
         selected = await _ask(stream, parser, "SELECT", str(address.db))

@@ -13,7 +13,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from broker.link.address import Address
 from broker.link.command import Arg, pack
-from broker.link.connection import STOPPED, Connection, OnPush
+from broker.link.connection import DEMOTED, STOPPED, Connection, OnPush
 from broker.link.dial import Dialled, dial
 from broker.link.errors import AuthenticationFailed, LinkDown, StartupError
 from broker.link.reason import reason
@@ -140,9 +140,13 @@ class Link:
         try:
             return await slot.wait()
         except ReadOnlyError:
-            # After a failover the name of the server may lead to another one by now.
-            connection.fail("the server has become a read-only replica")
+            connection.fail(DEMOTED)
             raise
+
+    def leave(self, why: str) -> None:
+        """Give the connection up, if there is one; the next one is made as after any other break."""
+        if self._connection is not None:
+            self._connection.fail(why)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect, and connect again, until cancelled. `started` after the first attempt, whatever came of it.

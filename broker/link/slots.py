@@ -9,6 +9,11 @@ import outcome
 import trio
 
 
+def says_replica(hello: dict[bytes, object]) -> bool:
+    """Tell whether a server calls itself a replica, which takes subscriptions and no writes."""
+    return hello.get(b"role") in (b"replica", b"slave")
+
+
 class Slot(Protocol):
     """One command under way. Exactly one of `settle`, the last `confirm`, or `lost` ends it."""
 
@@ -70,17 +75,19 @@ class CallSlot:
 
 @attrs.define(eq=False)
 class PingSlot:
-    """A PING: any reply at all shows that the server is alive."""
+    """A HELLO in place of a PING: any reply at all shows that the server is alive, and a good one what it is."""
 
     answered: trio.Event = attrs.field(factory=trio.Event)
+    is_replica: bool = False
 
     def settle(self, reply: object) -> None:
         """Note the sign of life."""
+        self.is_replica = isinstance(reply, dict) and says_replica(reply)
         self.answered.set()
 
     def confirm(self, push: list[bytes]) -> bool:
         """Fail: no confirmation is due here."""
-        raise OutOfStep(f"a {push[0]!r} confirmation came in place of a PING's reply")
+        raise OutOfStep(f"a {push[0]!r} confirmation came in place of a HELLO's reply")
 
     def lost(self, error: Exception) -> None:
         """Stop waiting."""

@@ -93,9 +93,10 @@ async def test_stalled_server_is_noticed(server: Server, nursery: trio.Nursery, 
     """A server that is stopped, and closes nothing, is given up after interval and timeout; not before."""
     link = Link(server.address, "test")
     await nursery.start(link.run)
+    client = server.client  # one connection: a new one says hello itself
 
     def pings() -> int:
-        return int(server.client.info("commandstats")["cmdstat_ping"]["calls"])
+        return int(client.info("commandstats")["cmdstat_hello"]["calls"])
 
     for _ in range(3):  # while it answers, pings change nothing
         before = pings()
@@ -145,6 +146,17 @@ async def test_replica(server: Server, nursery: trio.Nursery) -> None:
     with trio.fail_after(20):
         await link.wait_up()
     assert await link.call("SET", "k", "v") == b"OK"
+
+
+async def test_replica_that_is_only_listened_to(server: Server, nursery: trio.Nursery) -> None:
+    """A link that never writes leaves a server that turns into a replica, too: it asks when all is quiet."""
+    link = Link(server.address, "test", backoff=QUICK, ping_interval=0.02)
+    await nursery.start(link.run)
+    server.command("REPLICAOF", "127.0.0.1", "1")
+    await eventually(lambda: "read-only replica: name the primary" in str(link.state.error))
+    server.command("REPLICAOF", "NO", "ONE")
+    with trio.fail_after(20):
+        await link.wait_up()
 
 
 async def test_attempts_become_rarer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
