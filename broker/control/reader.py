@@ -66,7 +66,7 @@ def handle(member: Member, services: ControlServices, text: str | bytes) -> bool
     """Handle one message; tell whether it was an ack that was waited for, which costs a client nothing.
 
     Raises:
-        ProtocolError: it is none, or an ack whose signature is wrong.
+        ProtocolError: it cannot be understood.
     """
     if isinstance(text, bytes):
         raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
@@ -84,9 +84,11 @@ def _acknowledge(member: Member, services: ControlServices, ack: Ack) -> bool:
     try:
         secret = verify_ack(ack, member.api_key, member.verifying_secrets())
     except ProtocolError as error:
+        # Not held against the session: an SDK that missed a rotation would be closed, and never come back for a kill.
         services.counters.acks_refused[error.code] += 1
         member.wrong_signatures += 1
-        raise
+        member.refuse(error.code, error.message)
+        return False
     if secret is not None and secret != member.secret and secret == member.record.secret_key:
         member.sign_with(secret)
     pending = member.pending.confirm(ack.message_id)

@@ -2,6 +2,7 @@ import json
 
 import trio
 
+from broker.control.reader import MAX_BAD_MESSAGES
 from tests.conftest import Valkey
 from tests.control.broker import ORG, Broker, add_key, publisher
 from tests.control.clients import acknowledge, opened, snapshot
@@ -60,6 +61,19 @@ async def test_resent_until_acknowledged(broker: Broker, valkey: Valkey) -> None
         await acknowledge(client, first["message_id"], int(broker.clock()), api_key, record.secret_key)
         await client.silence(0.5)
     assert broker.counters.acks == 1
+
+
+async def test_wrongly_signed_acks_end_nothing(broker: Broker, valkey: Valkey) -> None:
+    """An agent that signs each of its acks with a secret that is no more hears of it each time, and stays connected."""
+    api_key, _ = add_key(valkey, "wf")
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        for _ in range(MAX_BAD_MESSAGES + 1):
+            await acknowledge(client, "some", int(broker.clock()), api_key, "an old secret")
+            assert (await client.receive_json())["code"] == "signature_wrong"
+        publisher(valkey).kill(ORG, "wf")
+        assert (await client.receive_json())["state"] == "Killed"
+    assert broker.counters.acks_refused["signature_wrong"] == MAX_BAD_MESSAGES + 1
 
 
 async def test_bad_messages_are_answered(broker: Broker, valkey: Valkey) -> None:
