@@ -168,7 +168,9 @@ def build(config: Config, links: Links, counters: Counters, *, durable: bool = T
 
     store_watch = StoreWatch(links.commands, layout, config.events.history, durable)
     links.hearers.commands_up.append(store_watch.bell.ring)
-    readiness = ReadinessProbe(links, store_watch, lambda: control.services.rooms.blind_since)
+    readiness = ReadinessProbe(
+        links, store_watch, lambda: control.feed.is_deaf, lambda: control.services.rooms.blind_since
+    )
 
     def serve_events(peer: Peer, key: KeyRecord) -> Awaitable[None]:
         return run_event_session(peer, key, events)

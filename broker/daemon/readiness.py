@@ -15,12 +15,14 @@ class ReadinessProbe:
 
     Attributes:
         store: knows whether Redis, where it is up, may be trusted with decisions.
+        is_deaf: whether Redis is up but lets us hear no control input, or no changes of keys.
         blind_since: unix time since when control messages may have been missed, None if they were not.
         draining: the broker is about to end.
     """
 
     links: Links
     store: StoreWatch
+    is_deaf: Callable[[], bool]
     blind_since: Callable[[], float | None]
     draining: bool = False
 
@@ -29,6 +31,8 @@ class ReadinessProbe:
         problems = [f"redis_{link.name.rsplit('-')[-1]}_down" for link in self.links.all if not link.state.up]
         if self.store.unfit:
             problems.append("redis_unfit")
+        if self.is_deaf():
+            problems.append("control_deaf")
         if self.draining:
             problems.append("draining")
         warnings = []

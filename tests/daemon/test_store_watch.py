@@ -57,6 +57,21 @@ async def test_a_store_without_its_file_is_a_warning(valkey: Valkey, durable: bo
         assert (found.problems, found.warnings) == ((), ("redis_not_durable",) * durable)
 
 
+async def test_a_broker_that_may_not_listen_is_deaf_until_it_may(valkey: Valkey) -> None:
+    """Its links are up and look well: without this code nobody would know that plain kills are not heard."""
+
+    def may_listen_to(channels: str) -> None:
+        acl = valkey.client.acl_setuser
+        acl("narrow", enabled=True, nopass=True, keys=["*"], channels=[channels], categories=["+@all"])
+
+    may_listen_to("workflow:*")
+    async with whole_broker(valkey.url.replace("unix://", "unix://narrow:x@"), Config()) as whole:
+        assert whole.broker.readiness.check().problems == ("control_deaf",)
+        may_listen_to("*")
+        await eventually(lambda: whole.broker.readiness.check().problems == (), "hearing again")
+    valkey.client.acl_deluser("narrow")
+
+
 def keeps_events(valkey: Valkey) -> bool:
     """Publish as a program without a configuration does; tell whether the event can be asked for later."""
     stream = LAYOUT.history(CHANNEL)
