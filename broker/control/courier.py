@@ -56,7 +56,7 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
     now_ms = replica.store_time(services.clock())
     parts = list(replica.parts(member.bound))
-    missed = replica.missed_since(since) if since else replica.recent(now_ms)
+    missed = replica.missed_since(since, since_ms) if since else replica.recent(now_ms)
     asked = replica.to_be_acked(member.bound, now_ms)
     position = replica.position
     for part in parts:

@@ -99,10 +99,17 @@ class Member:
         """The secret that this session is signed with, None if it is not signed."""
         return None if self._signer is None else self._signer.secret
 
-    def begin(self, generation: int, seq: int) -> None:
-        """Start over at a place in the room: a snapshot as of `seq` or later is due, then what is above it."""
+    def begin(self, generation: int, seq: int, ms: int) -> None:
+        """Start over at a place in the room: a snapshot as of `seq` or later is due, then what is above it.
+
+        Args:
+            generation: the life of the room.
+            seq: the place in its log.
+            ms: the store's unix ms of that entry.
+        """
         self.generation = generation
         self.seq = seq
+        self.ms = ms
         self.sent_seq = self.sent_ms = 0
         self.holding = self.snapshot_due = True
         self.backlog.clear()

@@ -95,7 +95,9 @@ class Mender:
             await self._restore(room)
         snapshot = await run(self._call, read_snapshot(self._layout, room.organization_id))
         self._note_capped(room, snapshot.capped)
-        recent = await run(self._call, read_recent(self._layout, room.organization_id, self._window))
+        # so much later than the snapshot this may be, and still it reaches as far back as the window before that
+        window = self._window + READ_SECONDS + 1
+        recent = await run(self._call, read_recent(self._layout, room.organization_id, window))
         if room.ready.is_set():
             self._counters.control_repairs += 1
             had = room.replica.position

@@ -57,7 +57,8 @@ class Replica:
         self._receipt_ms = int(receipt_ttl * 1000)
         self._ahead_ms = 0
         self._replayed: deque[Publication] = deque()
-        self._covered_from = 0  # the seq above which nothing that is to be replayed is missing here
+        # Above this place in the log, in seq and the store's ms, nothing that is to be replayed is missing here.
+        self._forgotten_seq = self._forgotten_ms = 0
         self._parts: tuple[Message, ...] | None = None
         self._unknown: dict[str, Message] = {}
 
@@ -91,7 +92,8 @@ class Replica:
         Args:
             snapshot: the position, and the open receipts, as of one moment.
             workflows: the state as of the same moment, made from the snapshot by `known_workflow`.
-            recent: the messages of the last window that no snapshot holds, up to that position or beyond.
+            recent: the messages of the window before the snapshot that no snapshot holds, up to that position or
+                beyond; those before the window may be in the log, or not any more.
             now_ms: unix ms by our clock; the store's may differ.
         """
         self.position = snapshot.position
@@ -102,7 +104,7 @@ class Replica:
             if known is not None and known.stored.message_id == message_id and known.stored.workflow.state in WANTS_ACK:
                 known.ackable_until = known.stored.at_ms + self._receipt_ms
         self._replayed.clear()
-        self._covered_from = 0
+        self._forgotten_seq, self._forgotten_ms = snapshot.seq, snapshot.now_ms - self._window_ms - 1
         for publication in recent:
             if publication.seq <= snapshot.seq:
                 self._keep(publication)
@@ -140,9 +142,12 @@ class Replica:
         oldest = now_ms - self._window_ms
         return [each for each in self._replayed if each.ms >= oldest]
 
-    def missed_since(self, seq: int) -> list[Publication] | None:
-        """Return, in order, the messages above `seq` that no snapshot holds; None if they are not all known here."""
-        if seq < self._covered_from:
+    def missed_since(self, seq: int, ms: int) -> list[Publication] | None:
+        """Return, in order, the messages above `seq` that no snapshot holds; None if they are not all known here.
+
+        `ms` is the store's unix ms of the entry `seq`, or less if that is not known.
+        """
+        if seq < self._forgotten_seq and ms <= self._forgotten_ms:
             return None
         return [each for each in self._replayed if each.seq > seq]
 
@@ -165,7 +170,8 @@ class Replica:
         self._replayed.append(publication)
         oldest = publication.ms - self._window_ms
         while self._replayed and (self._replayed[0].ms < oldest or len(self._replayed) > MAX_REPLAYED):
-            self._covered_from = self._replayed.popleft().seq
+            forgotten = self._replayed.popleft()
+            self._forgotten_seq, self._forgotten_ms = forgotten.seq, forgotten.ms
 
     def _message_of(self, known: Known) -> Publication:
         if known.publication is None:

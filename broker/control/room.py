@@ -29,6 +29,10 @@ REFRESHED_AT_ONCE = 32
 """Sessions that are told within one turn to send a fresh snapshot: each of them wakes up for it."""
 
 
+_Item = tuple[Publication | None, int, int, int]
+"""What waits for its fan-out: a publication, or None for a fresh snapshot; generation of the room, seq, ms."""
+
+
 class Room:
     """The sessions of one organization on this broker.
 
@@ -65,7 +69,7 @@ class Room:
         self._delivered = delivered
         self._doubt = doubt
         self._ahead: dict[int, Publication] = {}
-        self._queue: deque[tuple[Publication | None, int, int]] = deque()  # publication or refresh, generation, seq
+        self._queue: deque[_Item] = deque()
         self._fanning = False
 
     @property
@@ -79,13 +83,18 @@ class Room:
         return 0 if self.replica.position is None else self.replica.position.seq
 
     @property
+    def ms(self) -> int:
+        """The store's unix ms of the entry that the replica has come to."""
+        return 0 if self.replica.position is None else self.replica.position.ms
+
+    @property
     def is_deserted(self) -> bool:
         """Whether nobody is here or about to come."""
         return not self.members and not self.waiting
 
     def join(self, member: "Member") -> None:
         """Add a session: its snapshot is that of this very moment, and it misses nothing that comes after."""
-        member.begin(self.generation, self.seq)
+        member.begin(self.generation, self.seq, self.ms)
         member.resume(self.replica.position)
         self.waiting.pop(member, None)
         self.members[member] = None
@@ -152,7 +161,7 @@ class Room:
         if not self.members:
             self._done(publication, [])
             return
-        self._queue.append((publication, self.generation, publication.seq))
+        self._queue.append((publication, self.generation, publication.seq, publication.ms))
         if self._fanning:
             if len(self._queue) > MAX_QUEUED:
                 self._queue.clear()
@@ -165,7 +174,7 @@ class Room:
 
     def _refresh(self) -> None:
         self.generation += 1
-        self._queue.append((None, self.generation, self.seq))
+        self._queue.append((None, self.generation, self.seq, self.ms))
         if not self._fanning:
             if len(self.members) <= AT_ONCE:
                 self._tell_at_once(self._queue.popleft())
@@ -176,7 +185,7 @@ class Room:
         self._fanning = True
         self._spawn(self._fan_out)
 
-    def _tell_at_once(self, item: "tuple[Publication | None, int, int]") -> None:
+    def _tell_at_once(self, item: _Item) -> None:
         addressees: list[Member] = []
         second = int(self._clock())
         for member in list(self.members):
@@ -198,13 +207,11 @@ class Room:
             self._done(item[0], addressees)
         self._fanning = False
 
-    def _tell(
-        self, member: "Member", item: "tuple[Publication | None, int, int]", second: int, addressees: "list[Member]"
-    ) -> None:
-        publication, generation, seq = item
+    def _tell(self, member: "Member", item: _Item, second: int, addressees: "list[Member]") -> None:
+        publication, generation, seq, ms = item
         if publication is None:
             if member.generation < generation:
-                member.begin(generation, seq)
+                member.begin(generation, seq, ms)
         elif (
             member.deliver(publication, generation, second)
             and publication.wants_ack

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from broker.config import Config, Control
+from broker.control.carried import CarriedSession
 from broker.control.plane import ControlPlane, build_control
 from broker.control.session import run_control_session
 from broker.keys import Admission, KeyCache, admit
@@ -57,6 +58,8 @@ class Broker:
     config: Config
     door: str
     clock: Clock
+    carried: dict[str, CarriedSession] = attrs.field(factory=dict)
+    """By API key: what the next session of that key is taken up from, as though another process had left it."""
 
     async def connect(
         self, api_key: str, secret: str | None = None, *, answer_pings: bool = True, org: str = ORG
@@ -164,4 +167,7 @@ async def _serve(raw: socket.socket, broker: Broker, limits: PeerLimits) -> None
         return
     answer = switching_protocols(headers["sec-websocket-key"])
     async with open_peer(wire, answer, limits) as peer:
-        await run_control_session(peer, admission.record, api_key, ORG, services, secret=admission.secret)
+        carried = broker.carried.pop(api_key, None)
+        await run_control_session(
+            peer, admission.record, api_key, ORG, services, secret=admission.secret, carried=carried
+        )

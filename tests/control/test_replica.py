@@ -108,10 +108,22 @@ def test_replay_window() -> None:
         replica.take(policy(seq, ms=seq * 100_000))
     assert [each.seq for each in replica.recent(400_000)] == [1, 2, 3, 4]
     assert [each.seq for each in replica.recent(650_000)] == [4]
-    assert [each.seq for each in replica.missed_since(2) or ()] == [3, 4]
+    assert [each.seq for each in replica.missed_since(2, 200_000) or ()] == [3, 4]
     replica.take(policy(5, ms=500_000))
-    assert replica.missed_since(0) is None
-    assert [each.seq for each in replica.missed_since(1) or ()] == [2, 3, 4, 5]
+    assert replica.missed_since(0, 0) is None
+    assert [each.seq for each in replica.missed_since(1, 100_000) or ()] == [2, 3, 4, 5]
+
+
+def test_what_was_before_the_window_is_not_known() -> None:
+    """A replica that begins with a snapshot knows of approvals from the window before it on, and says so."""
+    replica = Replica("acme", WINDOW, TTL)
+    window = int(WINDOW * 1000)
+    taken = Snapshot(Position("e1", 5, 900_000), 1_000_000, {}, {}, 0, 0)
+    replica.load(taken, {}, [policy(4, ms=800_000)], now_ms=0)
+    assert replica.missed_since(2, 1_000_000 - window - 1) is None
+    assert replica.missed_since(2, 0) is None
+    assert [each.seq for each in replica.missed_since(2, 1_000_000 - window) or ()] == [4]
+    assert replica.missed_since(5, 0) == []
 
 
 def test_an_entry_of_a_newer_version() -> None:

@@ -1,10 +1,13 @@
 import json
+from typing import Any
 
 import trio
 
+from broker.control.carried import CarriedSession
 from broker.control.reader import MAX_BAD_MESSAGES
+from broker.store.snapshot import Position
 from tests.conftest import Valkey
-from tests.control.broker import ORG, Broker, add_key, publisher
+from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher
 from tests.control.clients import acknowledge, opened, snapshot
 
 
@@ -23,6 +26,37 @@ async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey
         change = opened(await client.receive(), api_key, record.secret_key)
         assert (change["state"], change["version"], change["reason"]) == ("Killed", 1, "costs")
         assert change["message_id"] == applied.message_id
+
+
+async def test_a_session_that_is_taken_up_late(broker: Broker, valkey: Valkey) -> None:
+    """Approvals from while nobody held the connection come from the log, also from before the replay window."""
+    api_key, record = add_key(valkey)
+    publisher(valkey).policy_invalidated(ORG, "p", 1)
+    publisher(valkey).approval_resolved(ORG, "ap", workflow_id="a", execution_id="x", outcome="approved")
+    log = LAYOUT.log(ORG)
+    client: Any = valkey.client
+    (epoch,) = client.hmget(LAYOUT.meta(ORG), "epoch")
+    entries = [(entry.decode().split("-"), fields) for entry, fields in client.xrange(log)]
+    client.delete(log)
+    for (ms, seq), fields in entries:  # an hour ago
+        client.xadd(log, fields, f"{int(ms) - 3_600_000}-{seq}")
+    first_ms = int(entries[0][0][0]) - 3_600_000
+    broker.carried[api_key] = CarriedSession(
+        record=record,
+        api_key=api_key,
+        secret=record.secret_key,
+        position=Position(epoch.decode(), 1, first_ms),
+        pending=(),
+        sent=1,
+        acked=0,
+        last_ack=0.0,
+        clock_skew=None,
+        wrong_signatures=0,
+        silent=False,
+    )
+    async with await broker.connect(api_key) as agent:
+        await snapshot(agent)
+        assert (await agent.receive_json())["type"] == "approval_resolved"
 
 
 async def test_plain_publication_is_applied_once(broker: Broker, valkey: Valkey) -> None:
