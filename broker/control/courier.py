@@ -89,6 +89,7 @@ async def _carry(member: Member, message: Message, services: ControlServices) ->
             raise _Over
         if peer.send(member.frame(message)):
             member.sent += 1
+            member.begun.set()
         else:
             member.miss()
 

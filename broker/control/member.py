@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import trio
+
 from broker.control.acks import Pending, PendingAcks
 from broker.control.backlog import Backlog
 from broker.control.carried import CarriedAck, CarriedSession
@@ -30,6 +32,7 @@ class Member:
         sent_seq, sent_ms: the last one that its outbox has taken, with all before it.
         holding: whether publications wait in `backlog` until its courier is done.
         snapshot_due: whether the courier must begin with a snapshot.
+        begun: set once it has been sent anything, first of all `initial_state`.
         bell: wakes the courier.
         backlog: what waits for the courier.
         pending: what it has not acknowledged.
@@ -48,6 +51,7 @@ class Member:
         "acked",
         "api_key",
         "backlog",
+        "begun",
         "bell",
         "bound",
         "clock_skew",
@@ -82,6 +86,7 @@ class Member:
         self.bound = record.workflow_id
         self.generation = self.seq = self.ms = self.sent_seq = self.sent_ms = 0
         self.holding = self.snapshot_due = True
+        self.begun = trio.Event()
         self.bell = Doorbell()
         self.backlog = Backlog()
         self.pending = PendingAcks()
@@ -142,6 +147,7 @@ class Member:
 
     def take_up(self, carried: CarriedSession) -> None:
         """Go on with a session of another process: wait for the acks that it waited for."""
+        self.begun.set()
         self.resumed_at = carried.position
         self.sent, self.acked, self.last_ack = carried.sent, carried.acked, carried.last_ack
         self.clock_skew, self.wrong_signatures = carried.clock_skew, carried.wrong_signatures

@@ -15,6 +15,10 @@ MAX_BAD_MESSAGES = 100
 """Messages in a row that cannot be understood end with 4400; one that can be begins the count anew."""
 
 PONG = text_frame(b'{"type":"pong"}')
+
+OPENING_SECONDS = 2.0
+"""How long what a client says at once waits, so that `initial_state` comes before any answer; then it is answered."""
+
 BURST_SECONDS = 2.0
 """So many seconds' worth of messages may come at once."""
 
@@ -45,11 +49,15 @@ class Reader:
         self._services = services
         self._allowance = _Allowance(services.config.limits.messages_per_second)
         self._bad = 0
+        self._opening_ends = trio.current_time() + OPENING_SECONDS
 
     async def hear(self, message: str | bytes) -> None:
         """Handle one message; waits while the client sends too many."""
         self._services.counters.messages += 1
         self._services.counters.message_bytes += len(message)
+        if not self._member.begun.is_set():
+            with trio.move_on_at(self._opening_ends):
+                await self._member.begun.wait()
         try:
             if not handle(self._member, self._services, message):
                 await self._allowance.spend()

@@ -1,8 +1,10 @@
 import json
 from typing import Any
 
+import pytest
 import trio
 
+from broker.control import reader
 from broker.control.carried import CarriedSession
 from broker.control.reader import MAX_BAD_MESSAGES
 from broker.store.snapshot import Position
@@ -26,6 +28,28 @@ async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey
         change = opened(await client.receive(), api_key, record.secret_key)
         assert (change["state"], change["version"], change["reason"]) == ("Killed", 1, "costs")
         assert change["message_id"] == applied.message_id
+
+
+async def test_nothing_is_answered_before_the_snapshot(broker: Broker, valkey: Valkey) -> None:
+    """A client that speaks at once still hears `initial_state` first."""
+    api_key, _ = add_key(valkey, "w")
+    async with await broker.connect(api_key) as client:
+        await client.send_json(type="ping")
+        await client.send("nonsense")
+        assert [(await client.receive_json())["type"] for _ in range(3)] == ["initial_state", "pong", "error"]
+
+
+async def test_a_ping_is_answered_in_time_also_without_a_snapshot(
+    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store does not answer a client would take silence for death."""
+    monkeypatch.setattr(reader, "OPENING_SECONDS", 0.05)
+    api_key, _ = add_key(valkey, "w")
+    await broker.plane.services.keys.lookup(api_key)
+    valkey.client.client_pause(500)
+    async with await broker.connect(api_key) as client:
+        await client.send_json(type="ping")
+        assert [(await client.receive_json())["type"] for _ in range(2)] == ["pong", "initial_state"]
 
 
 async def test_a_session_that_is_taken_up_late(broker: Broker, valkey: Valkey) -> None:
