@@ -28,6 +28,7 @@ INPUT_FAULTS = (
     ErrorCode.UNKNOWN_TYPE,
     ErrorCode.ORGANIZATION_MISMATCH,
     "store_error",
+    "unknown_control_message",
 )
 EVENT_FAULTS = (
     ErrorCode.INVALID_JSON,

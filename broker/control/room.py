@@ -43,6 +43,7 @@ class Room:
         spawn: starts a task for a fan-out that takes more than one turn.
         delivered: told of each message that wants acks, with the sessions that are its addressees, if any.
         doubt: told when the replica may have missed something.
+        unknown: told of each entry of the log that this version does not know, hence of nothing that it decides.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Room:
         spawn: Callable[[Callable[[], Awaitable[Any]]], None],
         delivered: "Callable[[Publication, list[Member]], None]",
         doubt: "Callable[[Room, str], None]",
+        unknown: "Callable[[Room, Publication], None]",
     ) -> None:
         self.replica = replica
         self.members: dict[Member, None] = {}
@@ -68,6 +70,7 @@ class Room:
         self._spawn = spawn
         self._delivered = delivered
         self._doubt = doubt
+        self._unknown = unknown
         self._ahead: dict[int, Publication] = {}
         self._queue: deque[_Item] = deque()
         self._fanning = False
@@ -156,7 +159,7 @@ class Room:
     def _take(self, publication: Publication) -> None:
         self.replica.take(publication)
         if publication.body is None:
-            self._counters.publications_dropped["unknown_control_message"] += 1
+            self._unknown(self, publication)
             return
         if not self.members:
             self._done(publication, [])

@@ -50,7 +50,7 @@ class Rooms:
         layout: names in the store.
         call: the command link's `call`.
         link: the control plane's subscription link.
-        counters: `gap_repairs` is raised here, and more by the `Mender` and by each `Room`.
+        counters: `gap_repairs` and `control_inputs_refused` are raised here, more by the `Mender` and each `Room`.
         log: structlog.
         clock: unix time in seconds.
         window: `control.replay_window`, in seconds.
@@ -154,6 +154,7 @@ class Rooms:
             spawn=nursery.start_soon,
             delivered=self._delivered,
             doubt=self._doubt,
+            unknown=self._unknown,
         )
         self._in_doubt[room] = self._clock()
         nursery.start_soon(self._tend, room)
@@ -166,6 +167,11 @@ class Rooms:
             self._repeated.info(f"{org} {why}", "comparing with the log", org=org, why=why)
         self._in_doubt.setdefault(room, self._clock())
         room.bell.ring()
+
+    def _unknown(self, room: Room, publication: Publication) -> None:
+        org, code = room.organization_id, "unknown_control_message"
+        self._counters.control_inputs_refused[code] += 1
+        self._repeated.warning(f"{code} {org}", "control input refused", code=code, org=org, seq=publication.seq)
 
     async def _tend(self, room: Room) -> None:
         """Keep one room right for as long as it exists."""

@@ -235,6 +235,27 @@ async def test_a_store_that_refuses(valkey: Valkey, monkeypatch: pytest.MonkeyPa
         await eventually(lambda: broker.plane.services.rooms.blind_since is None)
 
 
+async def test_an_entry_of_a_newer_version(broker: Broker, valkey: Valkey) -> None:
+    """What a newer version wrote is counted as refused control input and said once a minute, and the rest goes on."""
+    api_key, _ = add_key(valkey)
+    with structlog.testing.capture_logs() as logs:
+        async with await broker.connect(api_key) as client:
+            await snapshot(client)
+            publisher(valkey).kill(ORG, "a")
+            epoch = valkey.client.hget(LAYOUT.meta(ORG), "epoch")
+            assert isinstance(epoch, bytes)
+            for seq in (2, 3):
+                unknown = f"{epoch.decode()} {seq} {time.time_ns() // 1_000_000} " + '{"type":"lease_ended"}'
+                valkey.client.hset(LAYOUT.meta(ORG), "seq", seq)
+                valkey.client.publish(LAYOUT.live(ORG), unknown)
+            publisher(valkey).kill(ORG, "b")
+            assert [(await client.receive_json())["workflow_id"] for _ in "ab"] == ["a", "b"]
+    assert broker.counters.control_inputs_refused == {"unknown_control_message": 2}
+    assert not broker.counters.publications_dropped
+    [line] = [line for line in logs if line["event"] == "control input refused"]
+    assert (line["code"], line["org"], line["seq"]) == ("unknown_control_message", ORG, 2)
+
+
 async def test_an_empty_room_is_closed(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some time after the last session a room is given up with its subscription, and opened again for the next one."""
     monkeypatch.setattr(rooms, "KEPT_SECONDS", 0.1)

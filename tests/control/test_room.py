@@ -27,6 +27,7 @@ async def test_a_room_of_256_is_told_at_once(sessions: int, has_task: bool) -> N
         spawn=spawned.append,
         delivered=lambda _publication, _addressees: None,
         doubt=lambda _room, _why: None,
+        unknown=lambda _room, _publication: None,
     )
     room.load(snapshot(), {}, [])
     services = unconnected_plane().services
