@@ -9,6 +9,7 @@ import attrs
 import trio
 from redis.exceptions import RedisError
 
+from broker.control.horizon import Horizon
 from broker.link.errors import LinkDown
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters, Repeated
@@ -43,6 +44,7 @@ class _Item:
     claimant: Claimant
     serial: int
     heard_ms: int
+    after_ms: int | None
 
 
 class InputDesk:
@@ -79,6 +81,7 @@ class InputDesk:
         self._broker_id = broker_id
         self._limits = limits
         self._present = present
+        self._horizon = Horizon(link)
         self._serials = itertools.count(1)
         self._waiting = trio.Semaphore(MAX_WAITING)
         self._lanes: dict[str, deque[_Item]] = {}  # an organization is here while a task works on it
@@ -88,13 +91,14 @@ class InputDesk:
         """Hold the tasks that apply publications, until cancelled."""
         async with trio.open_nursery() as lanes:
             self._nursery = lanes
+            lanes.start_soon(self._horizon.run)
             task_status.started()
             await trio.sleep_forever()
 
     async def accept(self, channel: bytes, payload: bytes) -> None:
         """Take one publication; waits only when very many are waiting already."""
         self._counters.control_inputs += 1
-        heard_ms = self._link.server_ms()
+        heard_ms, after_ms = self._link.server_ms(), self._horizon.ms
         claimant = Claimant(self._broker_id, self._link.generation, self._link.subscribed_at)
         try:
             organization_id = self._organization_of(channel)
@@ -103,7 +107,7 @@ class InputDesk:
             self._refuse(error.code, channel=channel, reason=error.message)
             return
         await self._waiting.acquire()
-        item = _Item(message, payload, claimant, next(self._serials), heard_ms)
+        item = _Item(message, payload, claimant, next(self._serials), heard_ms, after_ms)
         lane = self._lanes.get(organization_id)
         if lane is not None:
             lane.append(item)
@@ -133,6 +137,7 @@ class InputDesk:
                 item.claimant,
                 serial=item.serial,
                 heard_ms=item.heard_ms,
+                after_ms=item.after_ms,
                 vouched=self._present(organization_id),
                 limits=self._limits,
             )
@@ -153,7 +158,7 @@ class InputDesk:
 
     def _note(self, organization_id: str, message: ControlInput, applied: Applied) -> None:
         self._counters.control_applied[applied.status.value] += 1
-        if applied.status in (Status.TERMINAL, Status.STALE, Status.NO_KEY):
+        if applied.status in (Status.TERMINAL, Status.STALE, Status.LATE, Status.NO_KEY):
             self._log.warning(
                 f"{applied.status} {organization_id}",
                 "control input not applied",

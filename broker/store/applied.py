@@ -19,6 +19,8 @@ class Status(StrEnum):
     """A Normal, Flagged or Tripped with a version that is not above the stored one, or beyond 2^52: dropped."""
     TERMINAL = "terminal"
     """The workflow is Killed, and nothing but force leaves that."""
+    LATE = "late"
+    """Handed in when claims from the time of its publication are forgotten; the workflow has changed since: dropped."""
     NO_KEY = "no_key"
     """The organization has no API key, so that nobody could hear it; nothing was written."""
 

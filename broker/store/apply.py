@@ -63,6 +63,7 @@ def claim(
     *,
     serial: int | None = None,
     heard_ms: int | None = None,
+    after_ms: int | None = None,
     vouched: bool = False,
     limits: LogLimits | None = None,
 ) -> Operation[Applied]:
@@ -71,7 +72,8 @@ def claim(
     ``payload`` is exactly what was published: without a message_id, identical publications are told apart by counting
     them per claimant. ``serial``, a number that the claimant never uses for another publication, makes it safe to hand
     one in again after its answer was lost. ``heard_ms`` is when it was heard, by the server's clock: what was applied
-    at that time or later cannot have been another publication before it.
+    at that time or later cannot have been another publication before it. ``after_ms`` is a time, by the same clock,
+    that its publication did not precede: what was applied earlier was another one.
 
     Publications for organizations without a key are not applied, unless ``vouched``: whoever has sessions of one knows
     that it had a key, also when the store has just lost its data.
@@ -87,7 +89,11 @@ def claim(
         key = layout.seen(organization_id, digest)
         name = f"{claimant.broker_id}:{claimant.generation}"
         identity = ("payload", name, claimant.since_ms, "" if serial is None else serial, digest)
-    rest: tuple[Argument, ...] = ("" if heard_ms is None else heard_ms, "1" if vouched else "")
+    rest: tuple[Argument, ...] = (
+        "" if heard_ms is None else heard_ms,
+        "1" if vouched else "",
+        "" if after_ms is None else after_ms,
+    )
     return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, rest)
 
 
@@ -106,7 +112,7 @@ def _call(
     actor: str | None,
     force: bool,
     limits: LogLimits | None,
-    rest: tuple[Argument, ...] = ("", ""),
+    rest: tuple[Argument, ...] = ("", "", ""),
 ) -> Operation[Applied]:
     check_id(organization_id, "organization_id")
     workflow_id, _ = target_of(message)
@@ -144,6 +150,6 @@ def _call(
         message_id,
         secrets.token_hex(8),  # the epoch, if this begins one
         *limit_args(limits),
-        *rest,  # heard, vouched
+        *rest,  # heard, vouched, after
     )
     return decode_applied(reply)

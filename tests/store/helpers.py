@@ -6,6 +6,7 @@ from broker.store.applied import Applied
 from broker.store.apply import Claimant, apply, claim
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
+from broker.store.limits import LogLimits
 from broker.store.request import Command, Operation, Pause
 from protocol.codec import decode_control_input
 from protocol.control import StateChangeInput
@@ -40,11 +41,19 @@ def heard_by(
     since_ms: int = 0,
     serial: int | None = None,
     heard_ms: int | None = None,
+    after_ms: int | None = None,
+    limits: LogLimits | None = None,
 ) -> Applied:
-    """Hand in a plain publication as a broker that has listened since ``since_ms`` and heard it at ``heard_ms``."""
+    """Hand in a plain publication as a broker that has listened since ``since_ms`` and heard it at ``heard_ms``.
+
+    It was published at ``after_ms`` or later.
+    """
     message = decode_control_input(payload)
     claimant = Claimant(broker, 1, since_ms)
-    return done(valkey, claim(LAYOUT, ORG, message, payload, claimant, serial=serial, heard_ms=heard_ms))
+    operation = claim(
+        LAYOUT, ORG, message, payload, claimant, serial=serial, heard_ms=heard_ms, after_ms=after_ms, limits=limits
+    )
+    return done(valkey, operation)
 
 
 def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> None:

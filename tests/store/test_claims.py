@@ -1,7 +1,8 @@
 """Plain publications without an id: exactly once over brokers that heard different subsets of them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import RedisError
 
-from broker.store.applied import Status
+from broker.store.applied import Applied, Status
+from broker.store.limits import LogLimits
+from broker.store.replies import text
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
 from tests.conftest import Valkey
@@ -19,12 +22,7 @@ from tests.store.helpers import LAYOUT, ORG, change, done, heard_by, now_ms, tic
 POLICY = b'{"type":"policy_invalidated","policy_id":"p","new_version":2}'
 KILL = b'{"type":"state_change","workflow_id":"wf","state":"killed"}'
 PAUSE = b'{"type":"state_change","workflow_id":"wf","state":"paused"}'
-
-
-def rest(valkey: Valkey) -> None:
-    """Let the window pass in which identical publications are told apart: set back when each payload was last used."""
-    for key in valkey.client.keys(LAYOUT.seen(ORG, "*")):
-        valkey.client.hincrby(key, "used", -10_001)
+RESUME = b'{"type":"state_change","workflow_id":"wf","state":"resumed"}'
 
 
 @attrs.define
@@ -33,7 +31,12 @@ class Listener:
 
     name: str
     since_ms: int
-    waiting: int = 0
+    waiting: deque[int] = attrs.field(factory=deque)  # of each, a time that it was published after
+
+    def hand_in(self, valkey: Valkey) -> int:
+        """Hand in the next one; returns how many were applied by that."""
+        after = self.waiting.popleft()
+        return heard_by(valkey, POLICY, self.name, self.since_ms, after_ms=after).status is Status.APPLIED
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -50,16 +53,14 @@ def test_every_publication_is_applied_exactly_once(valkey: Valkey, data: Any) ->
         for _ in range(data.draw(st.integers(0, 4), "publications")):
             published += 1
             for broker in brokers:
-                broker.waiting += 1
+                broker.waiting.append(data.draw(st.sampled_from([broker.since_ms, now_ms(valkey)]), "published after"))
             for broker in data.draw(st.permutations(brokers), "order"):
-                for _ in range(data.draw(st.integers(0, broker.waiting), "handed in")):
-                    broker.waiting -= 1
-                    applied += heard_by(valkey, POLICY, broker.name, broker.since_ms).status is Status.APPLIED
+                for _ in range(data.draw(st.integers(0, len(broker.waiting)), "handed in")):
+                    applied += broker.hand_in(valkey)
         for broker in data.draw(st.permutations(brokers), "order"):
             if broker is brokers[0] or data.draw(st.booleans(), "hands in the rest"):
                 while broker.waiting:
-                    broker.waiting -= 1
-                    applied += heard_by(valkey, POLICY, broker.name, broker.since_ms).status is Status.APPLIED
+                    applied += broker.hand_in(valkey)
         assert applied == published
         if len(brokers) > 1 and data.draw(st.booleans(), "first dies"):
             # The next one must have handed in all by now, to be the one that vouches for the rest.
@@ -81,15 +82,14 @@ def test_nothing_is_applied_twice(valkey: Valkey, steps: list[tuple[str, int]]) 
         if step == "publish":
             published += 1
             for listener in brokers:
-                listener.waiting += 1
+                listener.waiting.append(now_ms(valkey) if which else listener.since_ms)
         elif step == "join":
             joined += 1
             brokers.append(Listener(f"b{joined}", now_ms(valkey)))
         elif broker is not None and step == "die":
             brokers.remove(broker)
         elif broker is not None and broker.waiting:
-            broker.waiting -= 1
-            applied += heard_by(valkey, POLICY, broker.name, broker.since_ms).status is Status.APPLIED
+            applied += broker.hand_in(valkey)
     assert applied <= published
 
 
@@ -143,16 +143,82 @@ def test_new_broker_is_in_doubt_of_what_it_hears_clearly_later(valkey: Valkey) -
 
 
 def test_broker_that_missed_one_is_not_behind_for_ever(valkey: Valkey) -> None:
-    """After ten quiet seconds everybody counts anew; only what was handed in last is still known as such."""
+    """What was published after an application is another publication, also for one that has missed the one applied."""
     with_key(valkey)
     start = now_ms(valkey) - 60_000
     for serial in (1, 2):
         heard_by(valkey, PAUSE, "well", start, serial)
     heard_by(valkey, PAUSE, "deaf", start, 1)
-    rest(valkey)
-    assert heard_by(valkey, PAUSE, "well", start, 2).status is Status.DUPLICATE
-    assert heard_by(valkey, PAUSE, "deaf", start, 2).status is Status.APPLIED
-    assert heard_by(valkey, PAUSE, "well", start, 3).status is Status.DUPLICATE
+    later = tick(valkey)
+    assert heard_by(valkey, PAUSE, "well", start, 2, after_ms=later).status is Status.DUPLICATE
+    assert heard_by(valkey, PAUSE, "deaf", start, 2, after_ms=later).status is Status.APPLIED
+    assert heard_by(valkey, PAUSE, "well", start, 3, after_ms=later).status is Status.DUPLICATE
+
+
+def test_broker_that_stood_still_applies_nothing_again(valkey: Valkey) -> None:
+    """However late one presents what it was sent while it stood still, and however much of it: nothing is undone."""
+    with_key(valkey)
+    start = now_ms(valkey) - 4_000_000
+    stood_still = tick(valkey)
+    for _ in range(3):
+        assert heard_by(valkey, RESUME, "quick", start, after_ms=tick(valkey)).status is Status.APPLIED
+    change(valkey, State.PAUSED)
+    pass_by(valkey, 3_000_000)
+    for _ in range(3):
+        late = heard_by(valkey, RESUME, "slow", start, heard_ms=tick(valkey), after_ms=stood_still - 3_000_000)
+        assert late.status is Status.DUPLICATE
+
+
+def pass_by(valkey: Valkey, ms: int) -> None:
+    """Let time pass for claims of publications without an id: all that they remember happened longer ago."""
+    for key in valkey.client.keys(LAYOUT.seen(ORG, "*")):
+        for field in map(text, valkey.client.hkeys(key)):
+            if field.startswith("at:"):
+                valkey.client.hincrby(key, field, -ms)
+
+
+def forgotten(valkey: Valkey, after_ms: int) -> Callable[[bytes], Applied]:
+    """Forget all claims; returns what hands in publications from before that, as a broker that stood still since."""
+    keys = [*valkey.client.keys(LAYOUT.seen(ORG, "*")), *valkey.client.keys(LAYOUT.claim(ORG, "*", "*", "*"))]
+    for key in keys:
+        valkey.client.delete(key)
+    limits = LogLimits(retention=0.001)
+    tick(valkey)
+    return lambda payload: heard_by(valkey, payload, "slow", after_ms - 60_000, after_ms=after_ms, limits=limits)
+
+
+@pytest.mark.parametrize("message_id", [b"", b',"message_id":"m"'])
+def test_nothing_is_undone_when_claims_are_forgotten(valkey: Valkey, message_id: bytes) -> None:
+    """One that stood still for longer than claims are kept presents a resume and a pause that were overtaken."""
+    with_key(valkey)
+    stood_still = tick(valkey)
+    resume, pause = (payload[:-1] + message_id + b"}" for payload in (RESUME, PAUSE))
+    heard_by(valkey, resume, "quick")
+    change(valkey, State.PAUSED)
+    assert forgotten(valkey, stood_still)(resume).status is Status.LATE
+    change(valkey, State.NORMAL)
+    assert forgotten(valkey, stood_still)(pause).status is Status.LATE
+
+
+def test_late_publication_that_nobody_applied(valkey: Valkey) -> None:
+    """However late: where a workflow has not changed since, whatever was published about it is applied."""
+    with_key(valkey)
+    change(valkey, State.FLAGGED)
+    stood_still = tick(valkey)
+    assert forgotten(valkey, stood_still)(PAUSE).status is Status.APPLIED
+    assert forgotten(valkey, tick(valkey))(RESUME).status is Status.APPLIED
+    assert forgotten(valkey, stood_still)(POLICY).status is Status.APPLIED
+
+
+def test_late_kill(valkey: Valkey) -> None:
+    """A kill that nobody applied is applied over whatever was decided since; one that force has left stays away."""
+    with_key(valkey)
+    stood_still = tick(valkey)
+    change(valkey, State.NORMAL)
+    assert forgotten(valkey, stood_still)(KILL).status is Status.APPLIED
+    assert forgotten(valkey, stood_still)(KILL).status is Status.LATE
+    change(valkey, State.NORMAL, force=True)
+    assert forgotten(valkey, stood_still)(KILL).status is Status.LATE
 
 
 def test_hundreds_of_identical_publications(valkey: Valkey) -> None:

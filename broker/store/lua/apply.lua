@@ -11,10 +11,11 @@ local organization, mode, claimant, since, serial, digest = ARGV[3], ARGV[4], AR
 local kind, workflow, state, wanted, forced, wants_ack = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] == '1'
 local heard_at = tonumber(ARGV[24]) or math.huge -- by the clock of this server
 local vouched = ARGV[25] == '1' -- the claimant has sessions of this organization
+local after = tonumber(ARGV[26]) -- by the same clock: it was published then or later; nil if nobody knows
 local head, reason, time, actor, message_id = ARGV[15], ARGV[16], ARGV[17], ARGV[18], ARGV[19]
 
 local MAX_BROUGHT_VERSION = 4503599627370496 -- 2^52: leaves room to count on from whatever a publisher brings
-local WINDOW = 10000 -- ms for which identical publications without an id are told apart by counting
+local WINDOW = 10000 -- ms for which a broker that has just begun to listen may have missed what is applied
 local PROMPT = 250 -- ms within which a publication that was applied elsewhere has been heard here
 local KEPT = 64 -- times of application that are remembered per payload
 
@@ -30,19 +31,12 @@ end
 
 local now = now_ms()
 local book = open_book(names, ARGV[20], now, ARGV[21], ARGV[22], ARGV[23])
-local n, presented, rested, doubtful
+local n, presented, doubtful
 
 -- Remembers what came of a claim, last of all: a step that failed has claimed nothing and may be tried again.
 local function settle(answer)
   if mode == 'payload' then
-    if rested then
-      for _, field in ipairs(redis.call('HKEYS', claim)) do
-        if string.sub(field, 1, 2) ~= 's:' then
-          redis.call('HDEL', claim, field)
-        end
-      end
-    end
-    redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial, 'used', int(now))
+    redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial)
     if presented > n then
       redis.call('HSET', claim, 'n', int(presented), 'at:' .. int(presented), int(now))
       redis.call('HDEL', claim, 'at:' .. int(presented - KEPT))
@@ -57,16 +51,11 @@ end
 if mode == 'payload' then
   -- Every broker hears every publication, so the k-th that one of them presents is the k-th that was published; the
   -- first to present it applies it. A broker that began to listen at `since` starts from what was applied before that.
-  local counts = redis.call('HMGET', claim, 'n', 'b:' .. claimant, 's:' .. claimant, 'used')
+  local counts = redis.call('HMGET', claim, 'n', 'b:' .. claimant, 's:' .. claimant)
   if serial ~= '' and counts[3] == serial then
     return reply('duplicate', 0) -- the same presentation again: its first answer was lost on the way
   end
-  -- After a rest everybody counts anew, so that a broker that once missed a publication is not behind for ever.
-  rested = now - tonumber(counts[4] or '0') > WINDOW
   n, presented = tonumber(counts[1] or '0'), tonumber(counts[2] or '-1')
-  if rested then
-    n, presented = 0, -1
-  end
   if presented < 0 then
     presented = n
     for i = n, math.max(1, n - KEPT + 1), -1 do
@@ -77,6 +66,16 @@ if mode == 'payload' then
     end
   end
   presented = presented + 1
+  -- What was applied before this one was published is not this one: whoever has missed a publication is not behind for
+  -- ever. The moment of publication counts, not that of presentation, which may be late by as long as a broker stood
+  -- still: then it would be applied again, over all that was decided since.
+  for i = math.max(presented, n - KEPT + 1), n do
+    local at = tonumber(redis.call('HGET', claim, 'at:' .. int(i)) or '')
+    if not (after and at and at < after) then
+      break
+    end
+    presented = i + 1
+  end
   if presented <= n then
     -- One that began to listen just before an application may have missed that publication, and be presenting the next.
     -- Then a Killed or Paused that is not in force is applied: better twice than never. But whoever heard it before the
@@ -113,7 +112,15 @@ if kind ~= 'state_change' then
   return settle(reply('applied', 0, book, '', publish(book, message)))
 end
 
-local version, previous, _, lifted = stored_state(names, workflow)
+local version, previous, changed_at, lifted = stored_state(names, workflow)
+-- Claims are forgotten, and then whoever presents later than that cannot be told that it was applied. But where nothing
+-- has changed since it was published it was not, and is applied, however late. Where something has, that was this very
+-- publication or a newer decision, which stands; except against a Killed of a workflow on which force was never used,
+-- since that one would still be in force.
+local late = plain and after and now - after >= book.retention and changed_at >= after
+if late and not (state == 'Killed' and previous ~= 'Killed' and lifted == 0) then
+  return settle(reply('late', version, book, previous))
+end
 if doubtful and previous == state then
   return settle(reply('duplicate', version, book, previous))
 end
