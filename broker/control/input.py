@@ -3,6 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -85,7 +86,13 @@ class InputDesk:
         self._serials = itertools.count(1)
         self._waiting = trio.Semaphore(MAX_WAITING)
         self._lanes: dict[str, deque[_Item]] = {}  # an organization is here while a task works on it
+        self._emptied = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Publications that were heard and are not applied yet."""
+        return MAX_WAITING - self._waiting.value
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the tasks that apply publications, until cancelled."""
@@ -94,6 +101,19 @@ class InputDesk:
             lanes.start_soon(self._horizon.run)
             task_status.started()
             await trio.sleep_forever()
+
+    async def finish(self) -> None:
+        """Hear nothing more, and return when all that was heard is applied; never, while the store is away.
+
+        Who publishes after that learns from PUBLISH that nobody has heard it.
+        """
+        self._link.punsubscribe(self._layout.control_pattern().encode())
+        with suppress(RedisError):  # a link that is down hears nothing, and will not want the pattern again
+            # The first PING may go before the PUNSUBSCRIBE, the second goes behind; so does its answer.
+            await self._link.call("PING")
+            await self._link.call("PING")
+        while self._lanes:
+            await self._emptied.park()
 
     async def accept(self, channel: bytes, payload: bytes) -> None:
         """Take one publication; waits only when very many are waiting already."""
@@ -123,6 +143,8 @@ class InputDesk:
             await self._apply(organization_id, item)
             self._waiting.release()
         del self._lanes[organization_id]
+        if not self._lanes:
+            self._emptied.unpark_all()
 
     async def _apply(self, organization_id: str, item: _Item) -> None:
         """Apply one publication, as often as it takes: its serial tells the script that it is the same one."""

@@ -42,6 +42,7 @@ class ControlPlane:
     services: ControlServices
     feed: ControlFeed
     desk: InputDesk
+    _feeding: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     def carry(self, peer: Peer) -> CarriedSession | None:
         """Return what another process needs to go on with the session on a connection; None if there is none."""
@@ -66,8 +67,17 @@ class ControlPlane:
             plane.start_soon(services.resends.run)
             plane.start_soon(services.receipts.run)
             plane.start_soon(services.presence.run)
-            await plane.start(self.feed.run)
+            await plane.start(self._feed)
             task_status.started()
+
+    async def finish(self) -> None:
+        """Hear no more control input, and return when all that was heard is applied; never, while the store is away."""
+        self._feeding.cancel()  # it would want again what is given up here
+        await self.desk.finish()
+
+    async def _feed(self, task_status: trio.TaskStatus[None]) -> None:
+        with self._feeding:
+            await self.feed.run(task_status)
 
 
 def build_control(

@@ -36,6 +36,9 @@ from broker.wire import Peer, Ring
 
 Worker = Callable[..., Awaitable[None]]
 
+INPUT_SECONDS = 3.0
+"""How long control input that was heard may take to be applied at the end: it exists nowhere else any more."""
+
 SETTLE_SECONDS = 1.0
 """How long the last receipts, and a broker's farewell, may take to be written."""
 
@@ -102,7 +105,14 @@ class Broker:
         self.store_watch.bell.ring()
 
     async def settle(self) -> None:
-        """Write down what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`."""
+        """Apply the control input that was heard and hear no more, for as long as `INPUT_SECONDS`; write down receipts.
+
+        The receipts are what sessions that are over have left to be written, for as long as `SETTLE_SECONDS`.
+        """
+        with trio.move_on_after(INPUT_SECONDS):
+            await self.control.finish()
+        if lost := self.control.desk.waiting:
+            get_logger(part="control").error("control input was heard, but not applied before the end", lost=lost)
         with trio.move_on_after(SETTLE_SECONDS):
             await self.control.services.receipts.settled()
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,23 @@ async def test_a_kill_after_the_restart(service: Service, publisher: Publisher, 
         assert (change["state"], change["reason"]) == ("Killed", "after the restart")
         await client.send_json(type="ack", message_id=change["message_id"], received_at=1)
         assert service.manager.kept == {}
+
+
+@pytest.mark.parametrize("agents", [1, 0])
+async def test_kills_that_were_heard(service: Service, valkey: Valkey, api_key: str, agents: int) -> None:
+    """Plain kills that the broker heard before its end are applied by it, whether sessions are handed over or not."""
+    async with AsyncExitStack() as clients:
+        for _ in range(agents):
+            client = await clients.enter_async_context(await service.connect(api_key))
+            await message(client, "initial_state")
+        pipeline = valkey.client.pipeline(transaction=False)
+        for number in range(500):
+            kill = {"type": "state_change", "workflow_id": f"wf{number}", "state": "killed"}
+            pipeline.publish("control:acme", json.dumps(kill))
+        heard = await trio.to_thread.run_sync(pipeline.execute)
+        await service.stop()
+        assert valkey.client.hlen(Layout("").workflows("acme")) == sum(heard) == 500
+        await service.start()
 
 
 async def test_twice(service: Service, publisher: Publisher, api_key: str) -> None:
