@@ -18,7 +18,7 @@ from broker.http.request import Request
 from broker.keys.admission import Admission, Refusal, admit
 from broker.keys.errors import KeysUnavailable
 from broker.observe import Repeated
-from broker.store.key_record import KeyRecord, SignatureRule
+from broker.store.key_record import KeyRecord
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
@@ -103,8 +103,13 @@ async def _identify_agent(
     seconds = min(state.guard.wait(address, api_key), (deadline - trio.current_time()) / 2)
     await trio.sleep(max(0.0, seconds))
     record = await _look_up_patiently(api_key, state, deadline)
-    setting = state.services.config.control.handshake_signature
-    return api_key, await _judge(request, address, state, api_key, record, b"", setting)
+    return api_key, await _judge(request, address, state, api_key, record, required=_must_sign(record, state))
+
+
+def _must_sign(record: KeyRecord | None, state: DoorState) -> bool:
+    """Whether an upgrade must bear a signature: the key's own rule goes before the setting."""
+    rule = record.signature if record is not None else None
+    return (rule or state.services.config.control.handshake_signature) == "required"
 
 
 async def _look_up_patiently(api_key: str, state: DoorState, deadline: float) -> KeyRecord | None:
@@ -123,8 +128,8 @@ async def _judge(
     state: DoorState,
     api_key: str,
     record: KeyRecord | None,
-    body: bytes,
-    setting: SignatureRule = "optional",
+    body: bytes = b"",
+    required: bool = False,
 ) -> Admission:
     """Return what a key admits to; what is wrong is logged, held against its address, and refused."""
     verdict = admit(
@@ -134,7 +139,7 @@ async def _judge(
         signature=request.header(b"x-signature"),
         timestamp=request.header(b"x-signature-timestamp"),
         max_age=state.services.config.control.signature_max_age,
-        setting=setting,
+        required=required,
         body=body,
     )
     if isinstance(verdict, Refusal):

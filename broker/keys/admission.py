@@ -2,7 +2,7 @@
 
 import attrs
 
-from broker.store.key_record import KeyRecord, SignatureRule
+from broker.store.key_record import KeyRecord
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.signing import body_hash, check_handshake
@@ -56,7 +56,7 @@ def admit(
     signature: str | None,
     timestamp: str | None,
     max_age: float,
-    setting: SignatureRule = "optional",
+    required: bool = False,
     body: bytes = b"",
 ) -> Admission | Refusal:
     """Decide about a request; a signature that is present is always checked.
@@ -68,7 +68,7 @@ def admit(
         signature: the X-Signature header, None if absent.
         timestamp: the X-Signature-Timestamp header, None if absent.
         max_age: how far the timestamp may be off, in seconds.
-        setting: whether a signature must be there; the key's own setting goes before it.
+        required: whether a signature must be there.
         body: the request's body; empty for an upgrade.
     """
     refused = judge(record, now)
@@ -83,7 +83,7 @@ def admit(
             secrets=record.verifying_secrets(now),
             now=now,
             max_age=max_age,
-            required=(record.signature or setting) == "required",
+            required=required,
             body_hash=body_hash(body),
         )
     except ProtocolError as error:

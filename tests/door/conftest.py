@@ -26,6 +26,7 @@ SECRET = "5e" * 32
 KEYS = {
     "nr_live_good": KeyRecord(hash="1", key_id="k1", organization_id="acme", secret_key=SECRET, signature="optional"),
     "nr_live_signed": KeyRecord(hash="2", key_id="k2", organization_id="acme", secret_key=SECRET),
+    "nr_live_strict": KeyRecord(hash="5", key_id="k5", organization_id="acme", secret_key=SECRET, signature="required"),
     "nr_live_other": KeyRecord(hash="3", key_id="k3", organization_id="umbrella", signature="optional"),
     "nr_live_expired": KeyRecord(hash="4", key_id="k4", organization_id="acme", expires_at=NOW - 1),
 }

@@ -139,6 +139,26 @@ async def test_auth_verify(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/auth/verify"),
+        ("GET", "/api/v1/status/wf"),
+        ("GET", "/api/v1/orgs/acme/status"),
+        ("POST", "/api/v1/tickets"),
+    ],
+)
+async def test_rest_requires_no_signature(site: Site, method: str, path: str) -> None:
+    """A key whose upgrades must be signed does everything else without; a signature that is there must be right."""
+    headers = {"X-API-Key": "nr_live_strict"}
+    body = b'{"api_key": "nr_live_strict"}' if path.endswith("verify") else b""
+    async with await site.raw() as client:
+        assert (await client.request(method, path, headers, body)).status == 200
+        wrong = {**headers, "X-Signature": "00" * 32, "X-Signature-Timestamp": str(NOW)}
+        reply = await client.request(method, path, wrong, body)
+        assert (reply.status, reply.error_code) == (401, "signature_wrong")
+
+
+@pytest.mark.parametrize(
     ("key", "body", "status", "code"),
     [
         ("nr_live_good", b'{"api_key": "nr_live_signed"}', 401, "api_key_mismatch"),

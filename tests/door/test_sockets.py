@@ -137,6 +137,27 @@ async def test_control_refused(site: Site, target: str, headers: dict[str, str],
     assert site.door.state.slots.taken == 0
 
 
+@pytest.mark.parametrize(
+    ("config", "admitted"),
+    [
+        (Config(control=Control(handshake_signature="required")), ["nr_live_good"]),
+        (Config(control=Control(handshake_signature="optional")), ["nr_live_good", "nr_live_signed"]),
+    ],
+)
+async def test_a_key_overrides_the_setting(site: Site, config: Config, admitted: list[str]) -> None:
+    """Whether an upgrade must be signed is the key's to say, then the setting's; who signs always gets in."""
+    unsigned, refusals = [], []
+    for api_key in ("nr_live_good", "nr_live_signed", "nr_live_strict"):
+        async with await WsClient.connect(site.address, "/ws/control/acme", signed(api_key)) as client:
+            assert str(await client.receive()).startswith("control")
+        try:
+            await (await site.websocket("/ws/control/acme", X_API_Key=api_key)).close()
+            unsigned.append(api_key)
+        except Rejected as refused:
+            refusals.append(refused.error_code)
+    assert (unsigned, set(refusals)) == (admitted, {"signature_missing"})
+
+
 async def test_refused_upgrade_leaves_the_connection_usable(site: Site) -> None:
     """After a refused upgrade the connection still speaks HTTP."""
     async with await site.raw() as client:

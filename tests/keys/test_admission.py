@@ -1,7 +1,8 @@
+import attrs
 import pytest
 
 from broker.keys import Admission, Refusal, admit, judge
-from broker.store.key_record import KeyRecord, KeyStatus, SignatureRule
+from broker.store.key_record import KeyRecord, KeyStatus
 from protocol.signing import EMPTY_BODY_HASH, signature
 
 NOW = 1_700_000_000.0
@@ -23,7 +24,7 @@ def decide(
     *,
     now: float = NOW,
     age: int = 0,
-    setting: SignatureRule = "optional",
+    required: bool = False,
 ) -> Admission | Refusal:
     """Decide about an upgrade, signed `age` seconds ago if a secret is given."""
     at = int(now) - age
@@ -35,7 +36,7 @@ def decide(
         signature=made,
         timestamp=None if made is None else str(at),
         max_age=300,
-        setting=setting,
+        required=required,
     )
 
 
@@ -69,16 +70,10 @@ def test_a_signature_that_is_there_is_checked(secret: str, age: int, now: float,
     assert (refused.status, refused.code) == (401, code)
 
 
-@pytest.mark.parametrize(
-    ("own", "setting", "admitted"),
-    [
-        (None, "required", False),
-        (None, "optional", True),
-        ("optional", "required", True),
-        ("required", "optional", False),
-    ],
-)
-def test_a_key_overrides_the_setting(own: SignatureRule | None, setting: SignatureRule, admitted: bool) -> None:
-    """Whether a signature must be there is the key's to say, then the setting's."""
-    record = KeyRecord(hash="h", key_id="k", organization_id="acme", secret_key="s", signature=own)
-    assert isinstance(decide(record, setting=setting), Admission) is admitted
+def test_a_signature_that_must_be_there() -> None:
+    """Where a signature is required, who brings none is refused, whatever rule the key has for its handshakes."""
+    refused = decide(required=True)
+    assert isinstance(refused, Refusal)
+    assert (refused.status, refused.code) == (401, "signature_missing")
+    assert isinstance(decide(secret="current", required=True), Admission)
+    assert isinstance(decide(attrs.evolve(RECORD, signature="required")), Admission)
