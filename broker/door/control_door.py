@@ -28,6 +28,9 @@ __all__ = ["admit_control", "identify", "unavailable", "watch_transmission"]
 RETRY_PAUSE = 0.25
 """Seconds between two look-ups of a key while the store is away."""
 
+RETRY_AFTER = 2.0
+"""Seconds after which an agent is told to try again, at the most: SDKs sleep that long while they start."""
+
 UNACKNOWLEDGED = 30_000
 """TCP_USER_TIMEOUT in milliseconds: how long sent bytes may stay unacknowledged before the kernel gives up."""
 
@@ -37,19 +40,21 @@ async def identify(
 ) -> tuple[str, Admission]:
     """Return the API key of a REST request and what it admits to; a signature is checked if there is one.
 
+    An address that has been wrong too often waits, as long as an upgrade would: an SDK that is refused here gives up.
+
     Args:
         request: with X-API-Key or Authorization, and X-Signature with X-Signature-Timestamp.
-        address: of the client; one that keeps being wrong is answered late, then not at all.
+        address: of the client; one that keeps being wrong is answered late.
         state: the key cache, the setting and the clock, and where refusals are logged.
         body: what the signature covers.
         named: the key that the body names; the headers need not name one then, but may not name another.
 
     Raises:
-        Refused: 401; 400 for malformed headers; 429 for an address that has been wrong too often.
+        Refused: 401; 400 for malformed headers; 429 for a wrong credential of an address that was wrong too often.
         KeysUnavailable: the store cannot be asked now.
     """
     api_key = presented_key(request, named)
-    state.guard.check(address, api_key)
+    await state.guard.hold(address, api_key, state.services.config.control.upgrade_hold / 2)
     record = await state.services.keys.lookup(api_key)
     return api_key, await _judge(request, address, state, api_key, record, body)
 
@@ -100,8 +105,7 @@ async def _identify_agent(
     An agent whose neighbours guess keys would otherwise be refused unseen, and never come back.
     """
     api_key = presented_key(request)
-    seconds = min(state.guard.wait(address, api_key), (deadline - trio.current_time()) / 2)
-    await trio.sleep(max(0.0, seconds))
+    await state.guard.hold(address, api_key, (deadline - trio.current_time()) / 2)
     record = await _look_up_patiently(api_key, state, deadline)
     return api_key, await _judge(request, address, state, api_key, record, required=_must_sign(record, state))
 
@@ -145,14 +149,14 @@ async def _judge(
     if isinstance(verdict, Refusal):
         _log_refusal(state.say, request, address, record, verdict)
         await state.guard.note_failure(address)
-        state.guard.check(address, api_key)
+        state.guard.check(address, api_key, longest=RETRY_AFTER)
         raise refusal(verdict.status, verdict.code, verdict.message)
     return verdict
 
 
 def unavailable() -> Refused:
     """Return the refusal for when the store cannot be asked."""
-    return refusal(503, ErrorCode.UNAVAILABLE, "the key store does not answer; try again", retry_after=2)
+    return refusal(503, ErrorCode.UNAVAILABLE, "the key store does not answer; try again", retry_after=RETRY_AFTER)
 
 
 def _log_refusal(

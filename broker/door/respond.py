@@ -14,6 +14,7 @@ from broker.door.state import DoorState
 from broker.http.answer import Answer, json_answer, refusal
 from broker.http.conversation import Conversation
 from broker.http.request import Request
+from broker.keys.admission import Admission
 from broker.keys.errors import KeysUnavailable
 from broker.store.key_record import KeyRecord
 from protocol.codes import ErrorCode
@@ -21,7 +22,7 @@ from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
 STORE_PATIENCE = 5.0
-"""Seconds that a REST answer may wait for the store."""
+"""Seconds that a REST answer may wait for the store, once it is known who asks."""
 
 __all__ = ["respond"]
 
@@ -39,9 +40,11 @@ async def respond(
         return live_answer()
     if match.target is Target.READY:
         return ready_answer(_readiness(state))
+    named = _named_key(body) if match.target is Target.AUTH_VERIFY else None
     try:
+        _, admission = await identify(request, address, state, body, named=named)
         with trio.move_on_after(STORE_PATIENCE):
-            return await _rest(request, match, address, body, state)
+            return await _rest(match, admission, state)
     except (KeysUnavailable, RedisError):
         pass
     raise unavailable()
@@ -54,10 +57,8 @@ def _readiness(state: DoorState) -> Readiness:
     return readiness
 
 
-async def _rest(request: Request, match: Match, address: ClientAddress, body: bytes, state: DoorState) -> Answer:
+async def _rest(match: Match, admission: Admission, state: DoorState) -> Answer:
     rest = state.services.rest
-    named = _named_key(body) if match.target is Target.AUTH_VERIFY else None
-    _, admission = await identify(request, address, state, body, named=named)
     organization_id = admission.record.organization_id
     match match.target:
         case Target.AUTH_VERIFY:

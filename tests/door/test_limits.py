@@ -187,8 +187,10 @@ async def test_guessing_is_slowed_and_then_refused(
     assert site.ledger.asked == asked + 1, "only the control upgrade was looked at"
     async with await site.raw() as rest:
         forwarded = {"X-Forwarded-For": "203.0.113.7", "X-API-Key": "nr_live_good"}
-        assert (await rest.request("GET", "/api/v1/orgs/acme/status", forwarded)).status == 429
         assert (await rest.request("GET", "/health/live", forwarded)).status == 200
+        started = trio.current_time()
+        assert (await rest.request("GET", "/api/v1/orgs/acme/status", forwarded)).status == 200
+        assert trio.current_time() - started >= 0.5, "half of what an upgrade is held"
     for address in ("203.0.113.8", None):
         await (await connect(site, address)).close()
 
@@ -209,6 +211,22 @@ async def test_a_known_key_passes_whatever_its_neighbours_do(
     site.ledger.remembered.clear()
     async with await connect(site, "203.0.113.7", "/ws/control/acme", **agent) as client:
         assert await client.receive() == "control k1 nr_live_good acme False"
+
+
+@pytest.mark.parametrize("config", [limited(bad_credentials_per_minute=1, hold=8)])
+async def test_a_rest_call_waits_for_what_its_neighbours_did(
+    site: Site, config: Config, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Behind an address that is refused a key is verified all the same, if late; a wrong one gains no time by REST."""
+    autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
+    seen = []
+    async with await site.raw() as client:
+        for api_key in ("guess", "guess", "guess", "nr_live_good"):
+            started, body = trio.current_time(), b'{"api_key": "%b"}' % api_key.encode()
+            reply = await client.request("POST", "/api/v1/auth/verify", {"X-Forwarded-For": "203.0.113.7"}, body)
+            seen.append((reply.status, round(trio.current_time() - started), reply.headers.get("retry-after")))
+    held, answered_late = 4, round(SLOWEST)
+    assert seen == [(401, 0, None), (429, answered_late, "2"), (429, held + answered_late, "2"), (200, held, None)]
 
 
 def test_pace() -> None:
