@@ -1,7 +1,5 @@
 """One browser's session on the event socket: subscribe, events, heartbeat, and a clear answer to everything else."""
 
-import math
-
 import trio
 
 from broker.events.heartbeat import Heartbeat
@@ -10,6 +8,7 @@ from broker.events.subscriptions import Subscriptions
 from broker.observe.connection import log_close, log_open
 from broker.store.key_record import KeyRecord
 from broker.wire.bucket import TokenBucket
+from broker.wire.pausing import Pausing
 from broker.wire.peer import Peer
 from protocol.codec import decode_event_client
 from protocol.codes import CloseCode, ErrorCode
@@ -54,7 +53,7 @@ class EventSession:
     """The state of one session, and what its client says."""
 
     __slots__ = (
-        "_bad_in_a_row", "_bucket", "_pausing_since", "_peer", "_services", "heartbeat", "messages", "subscriptions",
+        "_bad_in_a_row", "_bucket", "_pausing", "_peer", "_services", "heartbeat", "messages", "subscriptions",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, key: KeyRecord, services: EventServices) -> None:
@@ -64,7 +63,7 @@ class EventSession:
         self._bucket = TokenBucket(
             limits.max_subscriptions + RESUBSCRIPTION_SPARE, limits.messages_per_second, trio.current_time()
         )
-        self._pausing_since = math.inf
+        self._pausing: Pausing | None = None  # most clients never send too much
         self._bad_in_a_row = 0
         self.messages = 0
         self.heartbeat = Heartbeat(peer, services)
@@ -96,16 +95,14 @@ class EventSession:
 
     async def _hold_to_the_rate(self) -> None:
         """Pause the reader while the client is above its rate: the kernel then holds the client back."""
-        now = trio.current_time()
-        wait = self._bucket.take(now)
-        if self._bucket.rested:
-            self._pausing_since = math.inf
+        wait = self._bucket.take(trio.current_time())
         if not wait:
             return
-        self._pausing_since = min(self._pausing_since, now)
-        if now - self._pausing_since >= self._services.config.limits.rate_patience:
+        if self._pausing is None:
+            self._pausing = Pausing()
+        if self._pausing.seconds >= self._services.config.limits.rate_patience:
             self._peer.close_soon(CloseCode.TOO_MANY_MESSAGES, "too many messages")
-        await trio.sleep(wait)
+        await self._pausing.pause(wait)
 
     def _refuse(self, error: ProtocolError) -> None:
         self._services.counters.messages_refused[error.code] += 1

@@ -20,11 +20,6 @@ class TokenBucket:
         self._level -= count
         return 0.0 if self._level >= 0 else -self._level / self.rate
 
-    @property
-    def rested(self) -> bool:
-        """Whether a second's worth was left at the last look: one or two tokens are there for anyone who wakes late."""
-        return self._level >= min(self.rate, self.size - 1)
-
     def grant(self, now: float, count: int = 1) -> int:
         """Take up to `count` tokens, as many as are there; returns how many."""
         self._refill(now)

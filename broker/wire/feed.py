@@ -8,6 +8,7 @@ import trio_websocket
 
 from broker.wire.bucket import TokenBucket
 from broker.wire.outbox import Outbox
+from broker.wire.pausing import Pausing
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.turnstile import ALONE
 from protocol.errors import ProtocolError
@@ -47,7 +48,7 @@ class Feed(trio.abc.Stream):
 
     __slots__ = (
         "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
-        "_pause", "_pausing_since", "_violation", "deliver", "ended", "eof", "fresh", "on_flood", "over", "patience",
+        "_pause", "_pausing", "_violation", "deliver", "ended", "eof", "fresh", "on_flood", "over", "patience",
         "scanner", "turns", "wire",
     )  # fmt: skip
 
@@ -73,7 +74,7 @@ class Feed(trio.abc.Stream):
         self._inflater = inflater
         self._counted = 0
         self._pause = 0.0
-        self._pausing_since = math.inf
+        self._pausing: Pausing | None = None
         self.patience = math.inf
         self.on_flood: Callable[[], None] | None = None
         self.deliver: Deliver = _to_nobody
@@ -145,8 +146,6 @@ class Feed(trio.abc.Stream):
                 room = self._max_fragments + self._frames_per_second
                 self._allowance = TokenBucket(room, self._frames_per_second, now)
             self._pause = self._allowance.take(now, extra)
-            if self._allowance.rested:
-                self._pausing_since = math.inf
         return data
 
     async def take_turn(self) -> None:
@@ -165,11 +164,11 @@ class Feed(trio.abc.Stream):
 
     async def _hold_back(self) -> None:
         """Read nothing for a while: the kernel then holds back a peer that sends too many frames which say nothing."""
-        now = trio.current_time()
-        self._pausing_since = min(self._pausing_since, now)
-        if now - self._pausing_since >= self.patience and self.on_flood is not None:
+        if self._pausing is None:
+            self._pausing = Pausing()
+        if self._pausing.seconds >= self.patience and self.on_flood is not None:
             self.on_flood()
-        await trio.sleep(self._pause)
+        await self._pausing.pause(self._pause)
         self._pause = 0.0
 
     async def read_to_the_end(self) -> None:

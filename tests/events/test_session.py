@@ -113,6 +113,21 @@ async def test_a_client_that_stays_above_its_rate_ends_with_4429(autojump_clock:
         assert patience <= trio.current_time() - began <= patience + 2
 
 
+async def test_who_comes_down_to_the_rate_may_go_above_it_again(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that was paused for a moment, and then keeps just below its rate, has relented."""
+    services = surroundings(max_subscriptions=1, messages_per_second=50)
+    async with session(services) as browser:
+        await browser.say(*[b'{"type":"pong"}'] * (RESUBSCRIPTION_SPARE + 1 + 5))
+        await trio.sleep(0.1)
+        for _ in range(12 * 49):
+            await browser.say(b'{"type":"pong"}')
+            await trio.sleep(1 / 49)
+        began = trio.current_time()
+        await browser.say(*[b'{"type":"pong"}'] * 30, b"{}")
+        assert (await browser.hear())["type"] == "error"
+        assert trio.current_time() > began, "it was paused"
+
+
 async def test_a_session_that_ends_leaves_nothing_behind() -> None:
     """However a session ends, its channels are given back, also those that were never confirmed."""
     services = surroundings()

@@ -128,6 +128,21 @@ async def test_a_flood_of_pings_is_held_back_and_then_ended(autojump_clock: trio
         assert (peer.closed_by, peer.close_code) == ("us", 4429)
 
 
+async def test_pings_that_come_down_to_the_rate(autojump_clock: trio.testing.MockClock) -> None:
+    """A peer that was paused for a moment, and then keeps just below the rate, may go above it again."""
+    autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
+    limits = attrs.evolve(QUICK, rate_patience=1.0)
+    async with serving(echo, limits) as served, await WsClient.connect(served.address, "/", patience=600) as client:
+        await client.send_raw(PING * 130)
+        await trio.sleep(0.2)
+        for _ in range(15):
+            await client.send_raw(PING * 9)
+            await trio.sleep(0.1)
+        await client.send_raw(PING * 60)
+        await client.send("after")
+        assert await client.receive() == "after"
+
+
 async def test_a_flood_on_a_socket_that_is_kept_only_slows_it(autojump_clock: trio.testing.MockClock) -> None:
     """With no patience set (control sockets) a flood is taken at its rate, for ever, and nothing is closed."""
     autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
