@@ -55,7 +55,8 @@ class Outbox(_Hot):
             1013; `math.inf` keeps a peer that stalls.
         window: the peer takes compressed frames with a window of up to this many bits; 0: it takes none. Nothing is
             compressed here.
-        too_slow: the gate was sealed by an overflow or a stall, with 1013.
+        too_slow: the gate was sealed by an overflow or a stall, with 1013; or the connection is dead, because TLS had
+            to say more than the peer takes.
         on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
         on_drained: called when nothing is pending any more after an overflow.
         on_sealed: called once when the gate is sealed or dead, so that the owner can start its deadline.
@@ -146,8 +147,16 @@ class Outbox(_Hot):
             self._pass_close(close_frame(code, reason))
 
     def push_records(self, records: bytes) -> None:
-        """Write TLS records that are made already, behind those that are."""
+        """Write TLS records that are made already, behind those that are.
+
+        They answer a peer that asks for other keys, and cannot be dropped without the connection: one that asks while
+        more than `limit` waits for it has lost it.
+        """
         if self.dead:
+            return
+        if self.pending > self.limit:
+            self.too_slow = True
+            self.die()
             return
         self._begun += records
         self._count(len(records))

@@ -25,6 +25,21 @@ _HANDSHAKE = 22
 _RECORD_HEAD = 5
 _LONGEST_RECORD = _RECORD_HEAD + 16384 + 256
 
+_AT_ONCE = 4096
+"""How many bytes OpenSSL is given at one time: a key update of 27 bytes costs 12 µs, and 25 if it is to be answered."""
+
+MAX_BARREN = 65536
+"""How many bytes may come that hold no data (key updates, padding, empty records), beyond what follows."""
+
+_ANSWER_WEIGHT = 8
+"""For how many of them a byte counts that OpenSSL wants to answer."""
+
+BARREN_PER_READ = 512
+"""So many for each piece of data, for the records' own overhead and some padding (RFC 8446 section 5.4)."""
+
+BARREN_PER_SECOND = 4096
+"""And so many for each second between two pieces of data, for a client that pads its records to the full."""
+
 
 def _record_size(data: bytes) -> int:
     return _RECORD_HEAD + int.from_bytes(data[3:5])
@@ -41,7 +56,7 @@ class TlsWire(PlainWire):
         on_output: takes records that a read has made necessary; set by the outbox once it owns the writes.
     """
 
-    __slots__ = ("_incoming", "_object", "_unsaid", "on_output")
+    __slots__ = ("_barren", "_incoming", "_object", "_turns", "_unfed", "_unsaid", "on_output")
 
     encrypted = True
 
@@ -50,6 +65,9 @@ class TlsWire(PlainWire):
         self._unread = plain._unread
         self._incoming = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, _RECORDS, server_side=True)
+        self._unfed = b""  # what was read and OpenSSL has not been given
+        self._barren = 0  # bytes that it was given and that, so far, have brought no data; see MAX_BARREN
+        self._turns: Turnstile | None = None
         self._unsaid = b""  # records that are made and not written
         self.on_output: Callable[[bytes], None] | None = None
 
@@ -57,12 +75,14 @@ class TlsWire(PlainWire):
         """Shake hands; the caller sets the deadline.
 
         Args:
-            turns: the turnstile to pass before OpenSSL computes its answer to the first record; None: there is none.
+            turns: the turnstile to pass before OpenSSL computes its answer to the first record, and from then on
+                whenever what came has brought no data; None: there is none.
 
         Raises:
             WireBroken: the peer speaks no TLS, none that we accept, or went away.
         """
         await self._fill_with_first_record()
+        self._turns = turns
         if turns is not None:
             await turns.pass_in_turn()
         while True:
@@ -82,7 +102,7 @@ class TlsWire(PlainWire):
         """Return the next decrypted bytes, b"" at the end of the stream, be it announced (close_notify) or not.
 
         Raises:
-            WireBroken: the connection was reset, or the records are not valid.
+            WireBroken: the connection was reset, the records are not valid, or too many of them hold no data.
         """
         if self._unread:
             return await super().receive_some(max_bytes)
@@ -91,15 +111,21 @@ class TlsWire(PlainWire):
             try:
                 data = self._do(self._object.read, max_bytes)
             except ssl.SSLWantReadError:
+                self._barren += _ANSWER_WEIGHT * len(self._unsaid)
+                if self._barren:
+                    await self._bear_with_it()
                 await self._flush()
-                await self._fill()
+                self._barren += await self._fill()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return b""
             except ssl.SSLError as error:
                 raise WireBroken(f"TLS: {error.reason or error}") from None
             else:
-                self.last_heard = trio.current_time()
+                now = trio.current_time()
+                if self._barren:
+                    self._forgive(len(data), now - self.last_heard)
+                self.last_heard = now
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
 
@@ -152,12 +178,33 @@ class TlsWire(PlainWire):
             data += more
         self._incoming.write(data)
 
-    async def _fill(self) -> None:
-        data = await self.receive_raw(RECEIVE_BYTES)
+    async def _fill(self) -> int:
+        """Give OpenSSL some more; returns how many bytes that was, 0 at the end of the stream."""
+        data = self._unfed or await self.receive_raw(RECEIVE_BYTES)
+        if len(data) > _AT_ONCE:
+            data, self._unfed = data[:_AT_ONCE], data[_AT_ONCE:]
+        elif self._unfed:
+            self._unfed = b""
         if data:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
+        return len(data)
+
+    async def _bear_with_it(self) -> None:
+        """Let others have their turns: what came has cost something, and brought no data.
+
+        Raises:
+            WireBroken: there is too much of that.
+        """
+        if self._barren > MAX_BARREN:
+            raise WireBroken("TLS: too many records that hold no data")
+        if self._turns is not None:
+            await self._turns.pass_in_turn()
+
+    def _forgive(self, size: int, seconds: float) -> None:
+        """Count data that has come, that many seconds after the last."""
+        self._barren = max(0, self._barren - size - BARREN_PER_READ - int(seconds * BARREN_PER_SECOND))
 
     async def _flush(self) -> None:
         output = self._take_unsaid()

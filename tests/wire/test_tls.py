@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
+from broker.wire.outbox import Outbox
+from broker.wire.passes import Passes
 from broker.wire.plain import PlainWire, WireBroken
-from broker.wire.tls import TlsWire
+from broker.wire.tls import BARREN_PER_SECOND, MAX_BARREN, TlsWire
+from broker.wire.turnstile import Turnstile
+from protocol.frames import text_frame
+from tests.support.tls_records import ClientRecords
 
 COUNT = 40
 LONG = bytes(1 << 20)
@@ -131,6 +137,120 @@ async def test_what_was_written_is_not_kept(clients: list[Client]) -> None:
     for client in clients:
         assert len(client.wire.encrypt(LONG)) > len(LONG)
     assert resident() - before < COUNT * len(LONG) / 4
+
+
+@pytest.fixture
+async def odd(tmp_path: Path) -> AsyncIterator[tuple[Client, ClientRecords]]:
+    """Return a client, its handshake done, and what makes records in its name."""
+    authority = trustme.CA()
+    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(trusting)
+    trusting.keylog_filename = str(tmp_path / "secrets")
+    client = Client(server, trusting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.wire.handshake)
+        while not client.shaken:
+            client.shake()
+            await trio.lowlevel.checkpoint()
+    client.pass_on()
+    yield client, ClientRecords(tmp_path / "secrets")
+    client.close()
+
+
+@pytest.mark.parametrize("is_requested", [True, False])
+@pytest.mark.parametrize("data", [b"", b"x"])
+async def test_a_flood_of_new_keys_ends_the_connection(
+    odd: tuple[Client, ClientRecords], is_requested: bool, data: bytes
+) -> None:
+    """Key updates cost much and say nothing: a client that sends little else is cut off, answered or not."""
+    client, records = odd
+    flood = b""
+    while len(flood) < 2 * MAX_BARREN:
+        flood += b"".join(records.key_update(is_requested) for _ in range(100))
+        flood += records.data(data) if data else b""
+    client.theirs.send(flood)
+    with pytest.raises(WireBroken, match="no data"):
+        await receive_for_ever(client)
+
+
+async def test_others_have_their_turns_during_a_flood(odd: tuple[Client, ClientRecords]) -> None:
+    """Whoever sends no data waits in the line of the handshakes for each further stretch of it."""
+    client, records = odd
+    turns = Turnstile(1, 1000, -1, Passes())
+    client.wire._turns = turns
+    client.theirs.send(b"".join(records.key_update(True) for _ in range(200)) + records.data(b"at last"))
+    received = []
+
+    async def receive() -> None:
+        received.append(await client.wire.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert turns.waiting == 1
+        nursery.start_soon(turns.run)
+        while not received:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert received == [b"at last"]
+
+
+async def test_a_client_that_changes_keys_or_pads_is_served(
+    odd: tuple[Client, ClientRecords], autojump_clock: trio.testing.MockClock
+) -> None:
+    """New keys before every message, padding to 512 bytes at any speed, and to the full at times: all that is TLS."""
+    client, records = odd
+    for _ in range(300):
+        client.theirs.send(records.key_update(True) + records.data(b"new key"))
+        assert await client.wire.receive_some() == b"new key"
+        client.theirs.send(records.data(b"padded", 512 - 6))
+        assert await client.wire.receive_some() == b"padded"
+        client.pass_on()
+    for _ in range(20):
+        client.theirs.send(records.data(b"rarely", 16_300))
+        assert await client.wire.receive_some() == b"rarely"
+        await trio.sleep(16_384 / BARREN_PER_SECOND)
+    client.pass_on()
+    assert client.received(client.wire.encrypt(b"understood")) == b"understood"
+
+
+async def test_a_long_record_may_come_in_any_pieces(odd: tuple[Client, ClientRecords]) -> None:
+    """What is large is not barren, however slowly it comes."""
+    client, records = odd
+    sent = b"".join(records.data(bytes(16_384)) for _ in range(8))
+    received = bytearray()
+
+    async def receive() -> None:
+        while len(received) < 8 * 16_384:
+            received.extend(await client.wire.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for at in range(0, len(sent), 1000):
+            client.theirs.send(sent[at : at + 1000])
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_answers_to_a_client_that_does_not_read_are_bounded(odd: tuple[Client, ClientRecords]) -> None:
+    """New keys for us are asked for in between messages, and the answers are not taken: the outbox ends that."""
+    client, records = odd
+    client.wire.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    outbox = Outbox(client.wire, 20_000)
+    while not outbox.pending:
+        outbox.send(text_frame(b"unread"))
+    while not outbox.dead:
+        client.theirs.send(records.key_update(True) + records.data(b"more"))
+        assert await client.wire.receive_some() == b"more"
+        assert outbox.pending <= 20_000 + 100
+    assert outbox.too_slow
+
+
+async def receive_for_ever(client: Client) -> None:
+    """Read on; fails when nothing more comes."""
+    with trio.fail_after(5):
+        while True:
+            await client.wire.receive_some()
 
 
 def resident() -> int:
