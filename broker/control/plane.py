@@ -12,6 +12,7 @@ from broker.control.acks import Pending
 from broker.control.carried import CarriedSession
 from broker.control.feed import ControlFeed
 from broker.control.input import InputDesk
+from broker.control.listings import Listings
 from broker.control.member import Member
 from broker.control.message import Signers
 from broker.control.presence import PresenceBoard
@@ -62,6 +63,7 @@ class ControlPlane:
         services = self.services
         async with trio.open_nursery() as plane:
             await plane.start(services.rooms.run)
+            await plane.start(services.listings.run)
             await plane.start(self.desk.run)
             await plane.start(services.keys.run)
             plane.start_soon(services.resends.run)
@@ -132,6 +134,7 @@ def build_control(
         layout=layout,
         call=call,
         rooms=rooms,
+        listings=Listings(layout, call, rooms, log),
         keys=keys,
         signers=Signers(),
         resends=Resends(config.control.ack_timeout, config.control.ack_attempts, give_up),

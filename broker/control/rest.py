@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+import orjson
+
 from broker.control.services import ControlServices
 from broker.control.snapshot import fields_of
 from broker.keys import Admission
 from broker.observe import Repeated
 from broker.store.drive import run
-from broker.store.snapshot import read_snapshot, read_workflow
+from broker.store.snapshot import read_workflow
 from protocol.codes import ErrorCode
 
 Answer = tuple[int, Mapping[str, object]]
@@ -56,14 +58,6 @@ class ControlRest:
         return 200, fields_of(workflow)
 
     async def org_status(self, organization_id: str) -> Answer:
-        """Return every workflow of an organization."""
-        room = self._services.rooms.current(organization_id)
-        if room is not None:
-            workflows = [known.stored.workflow for known in room.replica.workflows.values()]
-        else:
-            snapshot = await run(self._services.call, read_snapshot(self._services.layout, organization_id))
-            workflows = [stored.workflow for stored in snapshot.workflows.values()]
-        return 200, {
-            "organization_id": organization_id,
-            "workflows": [fields_of(workflow) for workflow in workflows],
-        }
+        """Return every workflow of an organization; they are JSON already, as `orjson` takes it."""
+        workflows = await self._services.listings.of(organization_id)
+        return 200, {"organization_id": organization_id, "workflows": orjson.Fragment(workflows)}

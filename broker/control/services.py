@@ -14,6 +14,7 @@ from broker.store.layout import Layout
 from broker.wire.peer import Peer
 
 if TYPE_CHECKING:
+    from broker.control.listings import Listings
     from broker.control.member import Member
     from broker.control.presence import PresenceBoard
     from broker.control.receipts import ReceiptBook
@@ -31,6 +32,7 @@ class ControlServices:
         layout: names in the store.
         call: the command link's `call`.
         rooms: the organizations with sessions here.
+        listings: all workflows of an organization, for those who poll.
         keys: the key cache.
         signers: who is signed for, shared by sessions.
         resends: what waits for an ack, over all sessions.
@@ -48,6 +50,7 @@ class ControlServices:
     layout: Layout
     call: Call
     rooms: "Rooms"
+    listings: "Listings"
     keys: KeyCache
     signers: Signers
     resends: "Resends"

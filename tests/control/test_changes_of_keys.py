@@ -1,6 +1,6 @@
-import json
 import time
 
+import orjson
 import trio
 
 from broker.control.member import Member
@@ -121,17 +121,18 @@ async def test_status_with_and_without_a_room(broker: Broker, valkey: Valkey) ->
     api_key, _ = add_key(valkey)
     rest = ControlRest(broker.plane.services)
     publisher(valkey).pause(ORG, "wf", reason="lunch")
-    without = await rest.workflow_status(ORG, "wf"), await rest.org_status(ORG), await rest.workflow_status(ORG, "no")
+
+    async def ask() -> list[bytes]:
+        asked = rest.workflow_status(ORG, "wf"), rest.org_status(ORG), rest.workflow_status(ORG, "no")
+        return [orjson.dumps(await each) for each in asked]
+
+    without = await ask()
     async with await broker.connect(api_key) as client:
         await snapshot(client)
         await eventually(lambda: broker.plane.services.rooms.current(ORG))
-        within = (
-            await rest.workflow_status(ORG, "wf"),
-            await rest.org_status(ORG),
-            await rest.workflow_status(ORG, "no"),
-        )
+        within = await ask()
     assert without == within
-    status, body = within[0]
+    (status, body), (listed, of_all), (unknown, _) = map(orjson.loads, within)
     assert (status, body["state"], body["reason"]) == (200, "Paused", "lunch")
-    assert within[2][0] == 404
-    assert json.dumps(within[1][1])
+    assert (listed, of_all) == (200, {"organization_id": ORG, "workflows": [body]})
+    assert unknown == 404
