@@ -56,6 +56,10 @@ class Watches:
         if disputed or (watched.record is not record and watched.record != record):
             watched.disputed = True
             self.suspect(record.hash)
+        if watched.over:  # this one was let in before that, and was not among those who were told
+            watched.over = False
+            self._plan_expiry(watched.record)
+            self.suspect(record.hash)
         token = object()
         watched.callbacks[token] = callback
 

@@ -177,6 +177,27 @@ async def test_watchers_hear_of_expiry(setup: Setup, valkey: Valkey, autojump_cl
         nursery.cancel_scope.cancel()
 
 
+async def test_a_session_that_begins_after_the_expiry_was_told(
+    setup: Setup, valkey: Valkey, autojump_clock: MockClock
+) -> None:
+    """Who was let in before the key expired, and comes when others have been told, is told too, store or not."""
+    api_key, record = add(valkey, expires_at=1_000_050)
+    first: list[KeyRecord | None] = []
+    late: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        await setup.cache.lookup(api_key)
+        setup.cache.watch(record, first.append)
+        setup.time.now = 1_000_050.0
+        await trio.sleep(1)
+        assert first == [None]
+        setup.line.up = False
+        setup.cache.watch(record, late.append)
+        await trio.sleep(1)
+        assert late == [None]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_store_without_its_data_ends_no_session(
     setup: Setup, valkey: Valkey, autojump_clock: MockClock
 ) -> None:
