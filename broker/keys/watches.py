@@ -1,6 +1,7 @@
 """The keys of live sessions, re-read when they change, on a timer, and closed to the second when they expire."""
 
 import heapq
+import math
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -43,9 +44,15 @@ class Watches:
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._expiries: list[tuple[int, str]] = []
+        self._planned_at: dict[str, int] = {}  # for each hash in the heap, its first entry that counts
         self._suspects: dict[str, None] = {}
         self._wake = trio.Event()
         self._planned = trio.Event()
+
+    @property
+    def planned(self) -> int:
+        """How many looks at keys are planned for when they expire; one for a key, however often its sessions come."""
+        return len(self._expiries)
 
     def add(self, record: KeyRecord, callback: Callback, *, disputed: bool = False) -> Callable[[], None]:
         """Register `callback`; see `KeyCache.watch`. A disputed record is compared with the store at once."""
@@ -133,8 +140,11 @@ class Watches:
             self.suspect_all()
 
     def _plan_expiry(self, record: KeyRecord) -> None:
-        if record.expires_at is not None:
-            heapq.heappush(self._expiries, (record.expires_at, record.hash))
+        """Have a key looked at when it expires; an earlier look, if one is planned, plans this one then."""
+        expires_at = record.expires_at
+        if expires_at is not None and expires_at < self._planned_at.get(record.hash, math.inf):
+            self._planned_at[record.hash] = expires_at
+            heapq.heappush(self._expiries, (expires_at, record.hash))
             self._planned.set()
             self._planned = trio.Event()
 
@@ -143,9 +153,14 @@ class Watches:
             if not self._expiries:
                 await self._planned.wait()
             await trio.sleep(0.5)  # wall clocks jump: a short look at the head of the heap is surer than one long sleep
-            now = self._clock()
-            while self._expiries and self._expiries[0][0] <= now:
-                _, key_hash = heapq.heappop(self._expiries)
+            while self._expiries and self._expiries[0][0] <= self._clock():
+                at, key_hash = heapq.heappop(self._expiries)
+                if self._planned_at.get(key_hash) == at:
+                    del self._planned_at[key_hash]
                 watched = self._watched.get(key_hash)
-                if watched is not None and self._newly_over(watched):
+                if watched is None:
+                    continue
+                if self._newly_over(watched):
                     await self._tell(watched)
+                elif not watched.over:
+                    self._plan_expiry(watched.record)
