@@ -155,18 +155,18 @@ class KeyCache:
                 return None
             flight = self._flights.get(key_hash)
             if flight is None:
-                return await self._ask(key_hash, known)
+                return await self._ask(key_hash)
             await flight.landed.wait()  # what it found is in the cache; if it was cancelled, the next one asks
             if flight.failed:
-                return self._settle(known)
+                return self._settle(key_hash)
 
-    async def _ask(self, key_hash: str, known: _Known | None) -> KeyRecord | None:
+    async def _ask(self, key_hash: str) -> KeyRecord | None:
         flight = self._flights[key_hash] = _Flight()
         try:
             return await self._read(key_hash)
         except KeysUnavailable:
             flight.failed = True
-            return self._settle(known)
+            return self._settle(key_hash)
         finally:
             del self._flights[key_hash]
             flight.landed.set()
@@ -192,7 +192,9 @@ class KeyCache:
                 self._remember(key_hash, record, asked_at)
                 return record
 
-    def _settle(self, known: _Known | None) -> KeyRecord:
+    def _settle(self, key_hash: str) -> KeyRecord:
+        """Answer without the store, by what is known by now: a change may have been heard during the wait for it."""
+        known = self._known.get(key_hash)
         if known is not None and trio.current_time() - known.confirmed_at < STALE_SECONDS:
             return known.record
         raise KeysUnavailable

@@ -20,16 +20,19 @@ LAYOUT = Layout()
 
 @attrs.define(eq=False)
 class Line:
-    """A call to the server that can be cut, and that can let something happen while a reply is on its way."""
+    """A call to the server that can be cut or hang, and let something happen while a reply is on its way."""
 
     valkey: Valkey
     up: bool = True
+    hangs: bool = False
     meanwhile: Callable[[], None] | None = None
 
     async def call(self, *args: object) -> object:
         if not self.up:
             await trio.lowlevel.checkpoint()
             raise LinkDown("cut")
+        if self.hangs:
+            await trio.sleep_forever()
         reply: object = self.valkey.client.execute_command(*args)  # type: ignore[no-untyped-call]
         await trio.lowlevel.checkpoint()
         if self.meanwhile is not None:
@@ -135,6 +138,30 @@ async def test_store_away(setup: Setup, valkey: Valkey, autojump_clock: MockCloc
         await setup.cache.lookup("nr_live_other")
     setup.line.up = True
     assert await setup.cache.lookup(api_key) == record
+
+
+async def test_a_change_that_is_heard_while_the_store_hangs(
+    setup: Setup, valkey: Valkey, autojump_clock: MockClock
+) -> None:
+    """A key whose revocation is heard while a look-up waits in vain opens nothing more, for nobody who waits."""
+    api_key, record = add(valkey)
+    await setup.cache.lookup(api_key)
+    await trio.sleep(10.1)
+    setup.line.hangs = True
+    refused = 0
+
+    async def ask() -> None:
+        nonlocal refused
+        with pytest.raises(KeysUnavailable):
+            await setup.cache.lookup(api_key)
+        refused += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        setup.cache.invalidate(record.hash)
+    assert refused == 2
 
 
 async def test_watchers_hear_of_changes(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
