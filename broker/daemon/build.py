@@ -172,7 +172,7 @@ def build(config: Config, links: Links, counters: Counters, *, durable: bool = T
         hub=hub,
         keys=keys,
         counters=counters,
-        history=lambda channel, since: run(call, history_since(layout, channel, since)),
+        history=lambda channel, since, most_bytes: run(call, history_since(layout, channel, since, most_bytes)),
         log=get_logger(part="events"),
     )
 

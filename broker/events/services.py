@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
+import trio
 
 from broker.config.model import Config
 from broker.events.hub import Hub
@@ -11,8 +12,12 @@ from broker.keys.cache import KeyCache
 from broker.observe.counters import Counters
 from broker.wire.alarms import Alarms
 
-HistoryReader = Callable[[str, str], Awaitable[tuple[bool, list[tuple[str, bytes]]]]]
-"""Given (channel, offset), returns whether nothing is missing, and the (offset, payload) pairs after it."""
+HistoryReader = Callable[[str, str, int], Awaitable[tuple[bool, list[tuple[str, bytes]]]]]
+"""Given (channel, offset, the bytes that there may be), returns whether nothing is missing, and the (offset, payload)
+pairs after it."""
+
+RECOVERIES_AT_ONCE = 16
+"""Histories that are read at one time, one for a session: kills share the command link with what they bring."""
 
 
 @attrs.define(eq=False)
@@ -23,6 +28,7 @@ class EventServices:
         history: reads a channel's kept events, see `broker.store`.
         log: structlog logger.
         alarms: when to ping; must run.
+        recoveries: whose turn it is to read a history.
     """
 
     config: Config
@@ -32,3 +38,4 @@ class EventServices:
     history: HistoryReader
     log: Any
     alarms: Alarms = attrs.field(factory=Alarms)
+    recoveries: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(RECOVERIES_AT_ONCE))

@@ -189,12 +189,14 @@ class Subscriptions:
     async def _read_history(self, channel: Channel, since: str) -> tuple[CatchUp, bool, list[tuple[str, bytes]]]:
         """Hold the channel back, then read what was missed; waits, for a while, for a command link that is down."""
         deadline = trio.current_time() + HISTORY_SECONDS
+        most_bytes = self._peer.outbox.limit
         while True:
-            catch_up = CatchUp(self._peer.outbox.limit)
+            catch_up = CatchUp(most_bytes)
             try:
                 await channel.confirmation.wait()
-                channel.join(self._peer.id, catch_up)
-                recovered, missed = await self._services.history(channel.name, since)
+                async with self._services.recoveries:
+                    channel.join(self._peer.id, catch_up)
+                    recovered, missed = await self._services.history(channel.name, since, most_bytes)
             except LinkDown:
                 if trio.current_time() > deadline:
                     return catch_up, False, []

@@ -12,11 +12,12 @@ from redis.exceptions import NoPermissionError
 
 from broker.config.model import History
 from broker.store.layout import Layout
-from broker.store.replies import blob, integer, items, pairs, text
+from broker.store.replies import blob, integer, items, text
 from broker.store.request import Operation, command, load_script
 from protocol.channels import namespace_of
 
 PUBLISH_EVENT = load_script("publish_event")
+READ_HISTORY = load_script("read_history")
 
 _REFRESH: Final = 30.0
 _OFFSET: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
@@ -84,23 +85,21 @@ def publish_event(layout: Layout, channel: str, payload: bytes, settings: Histor
     return Published(integer(receivers), text(offset))
 
 
-def history_since(layout: Layout, channel: str, since: str) -> Operation[tuple[bool, list[tuple[str, bytes]]]]:
+def history_since(
+    layout: Layout, channel: str, since: str, most_bytes: int
+) -> Operation[tuple[bool, list[tuple[str, bytes]]]]:
     """Read the events after the offset ``since``, oldest first, each as (offset, the payload as it was published).
 
-    The first of the pair tells whether they are all: the event at ``since`` must still be there. If not, or if
-    ``since`` is no offset, the list is empty.
+    The first of the pair tells whether they are all: the event at ``since`` must still be there, and the payloads may
+    have ``most_bytes`` together. If not, or if ``since`` is no offset, the list is empty.
     """
-    if not _OFFSET.fullmatch(since) or max(map(int, since.split("-"))) >= 2**64:
+    if not _OFFSET.fullmatch(since) or max(offset_key(since)) >= 2**64:
         return False, []
-    reply = yield command("XRANGE", layout.history(channel), since, "+")
-    found: list[tuple[str, bytes]] = []
-    for entry in items(reply):
-        offset, content = items(entry)
-        (_, head), *_ = pairs(content)
-        found.append((text(offset), with_offset(blob(head), text(offset))))
-    if not found or offset_key(found[0][0]) != offset_key(since):
-        return False, []
-    return True, found[1:]
+    ms, number = offset_key(since)
+    reply = yield READ_HISTORY((layout.history(channel),), f"{ms}-{number}", most_bytes)
+    complete, *found = items(reply)
+    events = zip(map(text, found[::2]), map(blob, found[1::2]), strict=True)
+    return bool(integer(complete)), [(offset, with_offset(head, offset)) for offset, head in events]
 
 
 def with_offset(head: bytes, offset: str) -> bytes:

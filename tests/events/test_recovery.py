@@ -1,13 +1,16 @@
 """Subscribing with `since`, while the links to Redis come and go."""
 
+from contextlib import AsyncExitStack
+
 import attrs
 import trio
 from redis.exceptions import NoPermissionError
 
 from broker.config.model import Events, History
-from broker.events.services import EventServices
+from broker.events.services import RECOVERIES_AT_ONCE, EventServices, HistoryReader
 from broker.link.errors import LinkDown
-from tests.events.browser import confirm, session, subscribe, surroundings
+from broker.wire.alarms import Alarms
+from tests.events.browser import LIMITS, confirm, session, subscribe, surroundings
 
 KEPT = b'{"type":"kept","channel":"workflow:a","offset":"1-2"}'
 
@@ -16,13 +19,18 @@ def with_history(failures: int) -> EventServices:
     """Return surroundings whose command link is down for so many reads of a history that holds one event."""
     left = [failures]
 
-    async def history(_channel: str, _since: str) -> tuple[bool, list[tuple[str, bytes]]]:
+    async def history(_channel: str, _since: str, _most_bytes: int) -> tuple[bool, list[tuple[str, bytes]]]:
         await trio.lowlevel.checkpoint()
         if left[0]:
             left[0] -= 1
             raise LinkDown("away")
         return True, [("1-2", KEPT)]
 
+    return keeping(history)
+
+
+def keeping(history: HistoryReader) -> EventServices:
+    """Return surroundings whose histories are read by this."""
     services = surroundings()
     services.history = history
     kept = Events(history={"workflow": History(size=10, ttl=60)})  # type: ignore[dict-item]  # the converter hides it
@@ -71,3 +79,40 @@ async def test_a_channel_that_redis_refuses_after_a_break() -> None:
         assert (await browser.hear())["recovered"] is False
         await browser.say({"type": "unsubscribe", "channel": "workflow:a"})
         assert (await browser.hear())["type"] == "unsubscribed"
+
+
+async def test_recoveries_at_once() -> None:
+    """As many histories as allowed are read at once, one for a session, and of each what fits into the outbox."""
+    reading = most = 0
+    asked_for: set[int] = set()
+    answer = trio.Event()
+
+    async def history(_channel: str, _since: str, most_bytes: int) -> tuple[bool, list[tuple[str, bytes]]]:
+        nonlocal reading, most
+        asked_for.add(most_bytes)
+        reading += 1
+        most = max(most, reading)
+        await answer.wait()
+        reading -= 1
+        return False, []
+
+    services = keeping(history)
+    async with AsyncExitStack() as stack:
+        browsers = [
+            await stack.enter_async_context(session(attrs.evolve(services, alarms=Alarms())))
+            for _ in range(RECOVERIES_AT_ONCE + 1)
+        ]
+        asking = {**subscribe("workflow:a"), "since": "1-1"}
+        await browsers[0].say(asking, asking, asking)
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert reading == 1
+        for browser in browsers[1:]:
+            await browser.say(asking)
+        await trio.testing.wait_all_tasks_blocked()
+        assert reading == RECOVERIES_AT_ONCE
+        answer.set()
+        for browser in browsers:
+            assert (await browser.hear())["recovered"] is False
+    assert (most, asked_for) == (RECOVERIES_AT_ONCE, {LIMITS.outbox_bytes})

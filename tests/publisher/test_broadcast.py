@@ -127,10 +127,26 @@ def test_history_by_the_brokers_settings(valkey: Valkey, publisher: Publisher, h
     publisher.broadcast("epic:1", "t")
     assert valkey.client.keys("signalbox:history:*") == [f"signalbox:history:{CHANNEL}".encode()]
     offsets = [json.loads(payload)["offset"] for payload in payloads]
-    recovered, missed = run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0]))
+    recovered, missed = run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0], 1 << 20))
     assert recovered
     assert missed == list(zip(offsets[1:], payloads[1:], strict=True))
     assert 0 < valkey.client.pttl(f"signalbox:history:{CHANNEL}") <= 60_000
+
+
+def test_history_that_is_too_large(valkey: Valkey, heard: Any) -> None:
+    """What was missed is read if it has no more bytes than asked for; otherwise none of it travels."""
+    offsets = []
+    with Publisher(valkey.url, history={"workflow": History(1000, 60)}) as publisher:
+        for number in range(300):
+            publisher.broadcast(CHANNEL, "t", "x" * 1000 + str(number))
+            offsets.append(json.loads(heard())["offset"])
+    _, missed = run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0], 1 << 20))
+    assert [offset for offset, _ in missed] == offsets[1:]
+    size = sum(len(payload) for _, payload in missed)
+    assert run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0], size)) == (True, missed)
+    before = valkey.client.info("stats")["total_net_output_bytes"]
+    assert run_sync(valkey.client, history_since(Layout(), CHANNEL, offsets[0], size - 1)) == (False, [])
+    assert valkey.client.info("stats")["total_net_output_bytes"] - before < 20_000
 
 
 @pytest.mark.parametrize("since", ["0-0", "1-0", "9" * 20 + "-0", "x", "1-1-1", "", "18446744073709551615-0"])
@@ -138,7 +154,7 @@ def test_history_that_does_not_reach_back(valkey: Valkey, since: str) -> None:
     """An offset that is not there, or is none, recovers nothing."""
     with Publisher(valkey.url, history={"workflow": History(10, 60)}) as publisher:
         publisher.broadcast(CHANNEL, "t")
-    assert run_sync(valkey.client, history_since(Layout(), CHANNEL, since)) == (False, [])
+    assert run_sync(valkey.client, history_since(Layout(), CHANNEL, since, 1 << 20)) == (False, [])
 
 
 def test_user_that_may_only_publish(valkey: Valkey) -> None:
