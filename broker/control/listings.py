@@ -6,6 +6,7 @@ import attrs
 import trio
 from redis.exceptions import RedisError
 
+from broker.control.room import Room
 from broker.control.rooms import Rooms
 from broker.control.snapshot import entry
 from broker.observe import Repeated
@@ -33,6 +34,7 @@ class _Listing:
     position: Position
     asked_at: float  # trio time before the store was asked
     text: bytes
+    made_at: float = attrs.field(factory=trio.current_time)
 
 
 @attrs.define(eq=False)
@@ -94,7 +96,7 @@ class Listings:
         while True:
             current = self._rooms.current(organization_id)
             if current is not None:
-                return _array([known.fragment for known in current.replica.workflows.values()])
+                return self._from_room(current)
             listing = self._kept.get(organization_id)
             if listing is not None and _serves(listing, asked_at, told):
                 return listing.text
@@ -102,6 +104,31 @@ class Listings:
             await flight.landed.wait()
             if flight.failure:
                 raise RedisError(flight.failure)
+
+    def _from_room(self, room: Room) -> bytes:
+        """Return what a room knows, encoded once for as long as nothing happens: hundreds may wait for their copies."""
+        position = room.replica.position
+        assert position is not None, "a room that is current has been loaded"
+        listing = self._kept.get(room.organization_id)
+        if listing is None or listing.position != position:
+            text = _array([known.fragment for known in room.replica.workflows.values()])
+            listing = _Listing(position, trio.current_time(), text)
+            self._keep(room.organization_id, listing)
+        return listing.text
+
+    def _keep(self, organization_id: str, listing: _Listing) -> None:
+        assert self._nursery is not None, "listings are kept while run() runs"
+        if organization_id not in self._kept:
+            self._nursery.start_soon(self._forget, organization_id)
+        self._kept[organization_id] = listing
+
+    async def _forget(self, organization_id: str) -> None:
+        """Let go of what is kept of an organization once nothing newer has taken its place for so long."""
+        seconds = FRESH_SECONDS
+        while seconds > 0:
+            await trio.sleep(seconds)
+            seconds = self._kept[organization_id].made_at + FRESH_SECONDS - trio.current_time()
+        del self._kept[organization_id]
 
     def _depart(self, organization_id: str) -> _Flight:
         assert self._nursery is not None, "listings are read while run() runs"
@@ -114,21 +141,16 @@ class Listings:
         try:
             async with self._reads:
                 with trio.fail_after(READ_SECONDS):
-                    listing = self._kept[organization_id] = await self._read(organization_id)
+                    self._keep(organization_id, await self._read(organization_id))
             flight.failure = ""
         except (RedisError, trio.TooSlowError) as error:
             flight.failure = str(error) or "the store does not answer"
-            return
         except (ProtocolError, ValueError, KeyError, TypeError) as error:
             self._log.error(organization_id, "cannot read an organization", org=organization_id, error=error)
             flight.failure = f"unreadable: {error}"
-            return
         finally:
             del self._flights[organization_id]
             flight.landed.set()
-        await trio.sleep(FRESH_SECONDS)
-        if self._kept.get(organization_id) is listing:
-            del self._kept[organization_id]
 
     async def _read(self, organization_id: str) -> _Listing:
         asked_at = trio.current_time()

@@ -18,6 +18,10 @@ from broker.link.errors import LinkDown
 from broker.store.drive import Call
 from broker.store.layout import Layout
 from protocol.states import State
+from tests.conftest import Valkey
+from tests.control.broker import ORG, Broker, add_key, publisher
+from tests.control.clients import eventually
+from tests.control.clients import snapshot as snapshot_of
 from tests.control.making import snapshot, stored, unconnected_plane
 
 
@@ -208,6 +212,21 @@ async def test_large_listings_go_out_one_by_one(autojump_clock: MockClock) -> No
                 await trio.lowlevel.checkpoint()
                 most = max(most, len(poller.answers) - before)
         assert most <= 2  # those of two passes
+
+
+async def test_what_a_room_knows_is_encoded_once(broker: Broker, valkey: Valkey) -> None:
+    """Those who poll while a room is current share one listing, until something happens: then it is there at once."""
+    api_key, _ = add_key(valkey)
+    listings = broker.plane.services.listings
+    async with await broker.connect(api_key) as client:
+        await snapshot_of(client)
+        await eventually(lambda: broker.plane.services.rooms.current(ORG))
+        for state in ("Flagged", "Paused", "Normal"):
+            publisher(valkey).state_change(ORG, "wf", state)
+            assert (await client.receive_type("state_change"))["state"] == state
+            first, second = await listings.of(ORG), await listings.of(ORG)
+            assert first is second
+            assert [each["state"] for each in json.loads(first)] == [state]
 
 
 async def test_encoding_takes_turns() -> None:
