@@ -4,7 +4,6 @@ The client in the field never comes back after a refusal. So an upgrade waits a 
 a limit that is reached, and is refused only when that did not help.
 """
 
-import socket
 from typing import Any
 
 import trio
@@ -23,16 +22,13 @@ from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
-__all__ = ["admit_control", "identify", "unavailable", "watch_transmission"]
+__all__ = ["admit_control", "identify", "unavailable"]
 
 RETRY_PAUSE = 0.25
 """Seconds between two look-ups of a key while the store is away."""
 
 RETRY_AFTER = 2.0
 """Seconds after which an agent is told to try again, at the most: SDKs sleep that long while they start."""
-
-UNACKNOWLEDGED = 30_000
-"""TCP_USER_TIMEOUT in milliseconds: how long sent bytes may stay unacknowledged before the kernel gives up."""
 
 
 async def identify(
@@ -89,12 +85,6 @@ async def admit_control(
     except Full as full:
         raise full.refused() from None
     return api_key, admission, slot
-
-
-def watch_transmission(raw: socket.socket) -> None:
-    """Have the kernel end a connection whose peer acknowledges nothing: a vanished agent is noticed in 30 s."""
-    if raw.family in (socket.AF_INET, socket.AF_INET6):
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
 
 
 async def _identify_agent(

@@ -6,7 +6,7 @@ import attrs
 
 from broker.door.address import ClientAddress
 from broker.door.arrival import Arrival
-from broker.door.control_door import admit_control, watch_transmission
+from broker.door.control_door import admit_control
 from broker.door.credentials import selected_subprotocol
 from broker.door.event_door import BAD_TOKEN, admit_event
 from broker.door.hosted import hosted_peer
@@ -117,8 +117,6 @@ async def _serve_admitted(
     """Open the socket, serve it, close it, give its place back, and count how it ended."""
     kind = admitted.kind
     with admitted.slot:
-        if kind is Kind.CONTROL:
-            watch_transmission(wire.raw)
         deflate = admitted.deflate
         async with hosted_peer(wire, admitted.answer, kind, state, remote=address.text, deflate=deflate) as peer:
             arrival.leave()

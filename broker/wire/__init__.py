@@ -11,8 +11,10 @@ from broker.wire.peer import Peer
 from broker.wire.plain import PlainWire, WireBroken
 from broker.wire.ring import Ring
 from broker.wire.tls import TlsWire
+from broker.wire.transmission import LOOK_SECONDS, Transmission
 
 __all__ = [
+    "LOOK_SECONDS",
     "OpenConnection",
     "Outbox",
     "Peer",
@@ -20,6 +22,7 @@ __all__ = [
     "PlainWire",
     "Ring",
     "TlsWire",
+    "Transmission",
     "WireBroken",
     "open_peer",
 ]
