@@ -98,6 +98,7 @@ def find_route(request: Request) -> Match:
             raise refusal(404, ErrorCode.NOT_FOUND, "there is no WebSocket at this path", close=True)
         if route.is_socket and not request.is_upgrade:
             headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-            raise refusal(426, ErrorCode.UPGRADE_REQUIRED, "this path is a WebSocket", headers=headers)
+            message = "this path is a WebSocket: it needs an upgrade by HTTP/1.1"
+            raise refusal(426, ErrorCode.UPGRADE_REQUIRED, message, headers=headers)
         return Match(route.target, names, route.is_socket)
     raise refusal(404, ErrorCode.NOT_FOUND, "there is nothing at this path", close=request.is_upgrade)

@@ -257,7 +257,7 @@ class Conversation:
     def _understand(self, event: h11.Request) -> Request:
         self._head_only = event.method == b"HEAD"
         headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
-        request = parse_request(event.method, event.target, headers)
+        request = parse_request(event.method, event.target, headers, event.http_version)
         if not request.has_body:
             self._h11.next_event()  # the end of a message without a body: then h11 knows that the request is complete
         self._declared = request.content_length

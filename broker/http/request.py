@@ -29,17 +29,22 @@ class Request:
             ("ws", "control", "a/b"); a slash at the end gives an empty last segment.
         query: name and decoded value, in order.
         headers: names in lower case, values stripped, as bytes.
-        is_upgrade: whether the client asks for a WebSocket (RFC 6455 section 4.1): an Upgrade header names it.
+        version: of HTTP, such as b"1.1".
+        is_upgrade: whether the client asks for a WebSocket (RFC 6455 section 4.1): an Upgrade header names it, which
+            counts for nothing before HTTP/1.1 (RFC 9110 section 7.8).
     """
 
     method: str
     segments: tuple[str, ...]
     query: tuple[tuple[str, str], ...]
     headers: tuple[tuple[bytes, bytes], ...]
+    version: bytes = b"1.1"
     is_upgrade: bool = attrs.field(init=False)
 
     @is_upgrade.default
     def _names_websocket(self) -> bool:
+        if self.version < b"1.1":
+            return False
         for name, value in self.headers:
             if name == b"upgrade" and b"websocket" in [token.strip() for token in value.lower().split(b",")]:
                 return True
@@ -85,7 +90,9 @@ class Request:
         return False
 
 
-def parse_request(method: bytes, target: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> Request:
+def parse_request(
+    method: bytes, target: bytes, headers: tuple[tuple[bytes, bytes], ...], version: bytes = b"1.1"
+) -> Request:
     """Check and take apart what h11 let through (RFC 9112 section 3).
 
     Raises:
@@ -98,7 +105,7 @@ def parse_request(method: bytes, target: bytes, headers: tuple[tuple[bytes, byte
         if name == b"host" and not _HOST.fullmatch(value):
             raise refusal(400, ErrorCode.BAD_REQUEST, "the Host header is no host name", close=True)
     segments, query = _parse_target(target)
-    return Request(method.decode("ascii"), segments, query, headers)
+    return Request(method.decode("ascii"), segments, query, headers, version)
 
 
 def _parse_target(target: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

@@ -187,6 +187,18 @@ async def test_upgrade_behind_pipelined_requests(site: Site) -> None:
         assert await client.read_exactly(11) == b"\x81\x09events k1"
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [(b"/ws/?token=nr_live_good", 426), (b"/ws/control/acme", 426), (b"/health/live", 200)],
+)
+async def test_no_upgrade_by_http_1_0(site: Site, target: bytes, status: int) -> None:
+    """An HTTP/1.0 request is taken without its Upgrade header: it is plain, and gets the end of the connection."""
+    async with await site.raw() as client:
+        await client.send(b"GET " + target + b" HTTP/1.0\r\nX-API-Key: nr_live_good\r\n" + UPGRADE + b"\r\n")
+        assert (await client.reply()).status == status
+        assert await client.read_to_end() == b""
+
+
 async def test_byte_by_byte_upgrade(site: Site) -> None:
     """An upgrade that arrives in pieces of one byte is an upgrade."""
     async with await site.raw() as client:

@@ -32,7 +32,7 @@ def run(data: bytes) -> Outcome:
         return str(event)[:40]
     headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
     try:
-        request = parse_request(event.method, event.target, headers)
+        request = parse_request(event.method, event.target, headers, event.http_version)
     except Refused as refused:
         return refused.answer.status, refused.answer.body[:60]
     return plain is not None, _use(request)
