@@ -155,8 +155,17 @@ def _log_refusal(
     fields: dict[str, Any] = {"code": verdict.code, "path": request.path, "remote": address.text}
     if record is not None:
         fields["key_id"] = record.key_id
-    if verdict.code == ErrorCode.SIGNATURE_MISSING:
-        fields["hint"] = 'control.handshake_signature = "optional", or keys add --signature optional, admits it'
+    if verdict.code == ErrorCode.SIGNATURE_MISSING and record is not None and _is_unsigned(request):
+        fields["hint"] = (
+            "the key was made with keys add --signature required; one made with --signature optional is admitted"
+            if record.signature == "required"
+            else 'control.handshake_signature = "optional", or keys add --signature optional, admits it'
+        )
     elif verdict.code == ErrorCode.SIGNATURE_STALE:
         fields["hint"] = "the clocks differ: control.signature_max_age says by how much they may"
     say.warning(f"{verdict.code}:{fields.get('key_id', '')}", "refused: " + verdict.message, **fields)
+
+
+def _is_unsigned(request: Request) -> bool:
+    """Whether there is nothing of a signature; half of one is the client's mistake, and no setting admits it."""
+    return request.header(b"x-signature") is None and request.header(b"x-signature-timestamp") is None

@@ -8,6 +8,24 @@ from tests.door.conftest import Site
 from tests.support import Rejected
 
 
+@pytest.mark.parametrize(
+    ("headers", "hint"),
+    [
+        ({"X_API_Key": "nr_live_signed"}, "control.handshake_signature"),
+        ({"X_API_Key": "nr_live_strict"}, "keys add --signature required"),
+        ({"X_API_Key": "nr_live_good", "X_Signature": "00" * 32}, None),
+        ({"X_API_Key": "nr_live_good", "X_Signature_Timestamp": "1"}, None),
+    ],
+)
+async def test_the_hint_names_what_asks_for_a_signature(site: Site, headers: dict[str, str], hint: str | None) -> None:
+    """An unsigned upgrade is refused by its key's own rule or by the setting; half a signature by neither."""
+    with capture_logs() as logs, pytest.raises(Rejected) as refused:
+        await site.websocket("/ws/control/acme", **headers)
+    assert refused.value.error_code == "signature_missing"
+    (line,) = [line for line in logs if line["event"].startswith("refused: ")]
+    assert hint in line["hint"] if hint else "hint" not in line
+
+
 @pytest.mark.parametrize("config", [Config(events=Events(allowed_origins=("https://good.example",)))])
 @pytest.mark.parametrize(
     ("target", "headers", "code", "key_id"),
