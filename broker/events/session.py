@@ -72,7 +72,7 @@ class EventSession:
     async def hear(self, message: str | bytes) -> None:
         """Take one message of the client."""
         self.messages += 1
-        self._services.counters.messages += 1
+        self._services.counters.hear(message)
         await self._hold_to_the_rate()
         try:
             if isinstance(message, bytes):

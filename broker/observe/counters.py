@@ -70,3 +70,10 @@ class Counters:
     control_sessions: int = 0
     control_silent: int = 0  # of those, not heard for a while and kept
     subscriptions: int = 0
+
+    def hear(self, message: str | bytes) -> None:
+        """Count a message of a client, and its bytes: those of its UTF-8."""
+        self.messages += 1
+        if isinstance(message, str) and not message.isascii():
+            message = message.encode()
+        self.message_bytes += len(message)

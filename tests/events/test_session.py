@@ -27,6 +27,17 @@ async def test_commands_wait_for_redis_and_are_answered_in_their_order() -> None
     assert [each.get("code") for each in answers if each["type"] == "error"] == ["forbidden_channel", "invalid_json"]
 
 
+async def test_what_a_client_says_is_counted() -> None:
+    """Messages, whatever becomes of them, and their bytes, which are more than their characters."""
+    services = surroundings()
+    said = [b'{"type":"pong"}', '{"type":"é€"}'.encode(), b"nonsense"]
+    async with session(services) as browser:
+        await browser.say(*said)
+        for _ in said[1:]:
+            assert (await browser.hear())["type"] == "error"
+    assert (services.counters.messages, services.counters.message_bytes) == (3, sum(map(len, said)))
+
+
 async def test_two_subscriptions_to_one_channel_are_one() -> None:
     """Subscribing twice is answered twice and held once; unsubscribing gives the channel back."""
     services = surroundings()
