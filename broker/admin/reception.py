@@ -80,7 +80,7 @@ class Reception:
             raise refusal(
                 403, ErrorCode.OPERATOR_API_OFF, "admin.token_file is not set, or holds no token: only /metrics is open"
             )
-        token = bearer_token(request, "token", ErrorCode.TOKEN_MISSING)
+        token = bearer_token(request)
         if token is None:
             raise refusal(401, ErrorCode.TOKEN_MISSING, "a token is needed: Authorization: Bearer <token>")
         name = self._tokens.holder(token)

@@ -68,6 +68,20 @@ async def test_a_ticket_opens_one_socket(site: Site) -> None:
     assert (site.services.counters.tickets, site.services.counters.bad_credentials) == (1, 2)
 
 
+async def test_another_scheme_is_no_credential(site: Site) -> None:
+    """What a proxy or a browser adds to `Authorization` keeps no ticket out, and no page from its close."""
+    basic = {"Authorization": "Basic bnI6bGl2ZQ=="}
+    async with await WsClient.connect(site.address, f"/ws/?ticket={await ticket(site)}", basic) as client:
+        assert await client.receive() == "events k1"
+    nobody = await WsClient.connect(site.address, "/ws/", basic)
+    assert (await nobody.close()).code == 1008
+    async with await site.raw() as rest:
+        reply = await rest.request("POST", "/api/v1/auth/verify", basic, b'{"api_key": "nr_live_good"}')
+        assert (reply.status, reply.json["key_id"]) == (200, "k1")
+        reply = await rest.request("GET", "/api/v1/orgs/acme/status", basic)
+        assert (reply.status, reply.error_code) == (401, "api_key_missing")
+
+
 async def test_a_ticket_is_for_the_event_socket_alone(site: Site) -> None:
     """No other door opens with a ticket."""
     with pytest.raises(Rejected) as refused:

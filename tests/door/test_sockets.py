@@ -37,6 +37,7 @@ def signed(api_key: str, at: int = NOW, secret: str = SECRET) -> dict[str, str]:
         ("/ws/?a=b&token=nr%5Flive%5Fgood", {}),
         ("/ws/", {"Authorization": "Bearer nr_live_good"}),
         ("/ws/", {"authorization": "bearer  nr_live_good"}),
+        ("/ws/?token=nr_live_good", {"Authorization": "Basic bnI6bGl2ZQ=="}),
     ],
 )
 async def test_event_socket(site: Site, target: str, headers: dict[str, str]) -> None:
@@ -94,6 +95,8 @@ async def test_bad_token(site: Site, target: str) -> None:
         {"X-API-Key": "nr_live_good"},
         {"Authorization": "Bearer nr_live_good"},
         {"X-API-Key": "nr_live_good", "Authorization": "Bearer nr_live_good"},
+        {"X-API-Key": "nr_live_good", "Authorization": "Basic bnI6bGl2ZQ=="},
+        {"X-API-Key": "nr_live_good", "Authorization": "Bearer"},
         signed("nr_live_good"),
         signed("nr_live_good", NOW - 299),
     ],
