@@ -1,16 +1,15 @@
 """Control input: what any program may publish, claimed and applied by one script call, each exactly once."""
 
 import itertools
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import attrs
 import trio
 from redis.exceptions import RedisError
 
 from broker.control.horizon import Horizon
+from broker.control.lane import Item, Lane
 from broker.link.errors import LinkDown
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters, Repeated
@@ -19,6 +18,7 @@ from broker.store.apply import Claimant, claim
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
+from broker.store.request import Operation
 from protocol.codec import decode_control_input, tag_of
 from protocol.codes import ErrorCode
 from protocol.control import ControlInput
@@ -33,19 +33,6 @@ MAX_WAITING = 10_000
 
 RETRY_SECONDS = (0.05, 1.0)
 """The first and the longest pause between two tries to apply a publication."""
-
-GIVE_UP_SECONDS = 60.0
-"""How long a store that answers may refuse to apply one publication, before the next one gets its turn."""
-
-
-@attrs.frozen
-class _Item:
-    message: ControlInput
-    payload: bytes
-    claimant: Claimant
-    serial: int
-    heard_ms: int
-    after_ms: int | None
 
 
 class InputDesk:
@@ -85,7 +72,7 @@ class InputDesk:
         self._horizon = Horizon(link)
         self._serials = itertools.count(1)
         self._waiting = trio.Semaphore(MAX_WAITING)
-        self._lanes: dict[str, deque[_Item]] = {}  # an organization is here while a task works on it
+        self._lanes: dict[str, Lane] = {}  # an organization is here while a task works on it
         self._emptied = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
 
@@ -127,56 +114,60 @@ class InputDesk:
             self._refuse(error.code, channel=channel, reason=error.message)
             return
         await self._waiting.acquire()
-        item = _Item(message, payload, claimant, next(self._serials), heard_ms, after_ms)
+        item = Item(message, payload, claimant, next(self._serials), heard_ms, after_ms, trio.current_time())
         lane = self._lanes.get(organization_id)
-        if lane is not None:
-            lane.append(item)
-            return
-        assert self._nursery is not None, "input is accepted while run() runs"
-        self._lanes[organization_id] = deque([item])
-        self._nursery.start_soon(self._work, organization_id)
+        if lane is None:
+            assert self._nursery is not None, "input is accepted while run() runs"
+            lane = self._lanes[organization_id] = Lane(self._limits.retention)
+            self._nursery.start_soon(self._work, organization_id, lane)
+        lane.append(item)
 
-    async def _work(self, organization_id: str) -> None:
-        lane = self._lanes[organization_id]
+    async def _work(self, organization_id: str, lane: Lane) -> None:
+        """Apply what waits, each as often as it takes: its serial tells the script that it is the same one."""
+        delay = RETRY_SECONDS[0]
         while lane:
-            item = lane.popleft()
-            await self._apply(organization_id, item)
-            self._waiting.release()
+            item = lane.head
+            try:
+                applied = await run(self._call, self._claim(organization_id, item))
+            except LinkDown:
+                lane.unreachable()
+            except RedisError as error:
+                self._log.error("store", "the store refuses control input", org=organization_id, error=error)
+                for each in lane.refuse(trio.current_time()):
+                    self._give_up("store_error", organization_id, each, str(error))
+                for each in lane.let_pass():
+                    self._give_up("overtaken", organization_id, each, "a newer Killed or Paused went first")
+                if not lane or lane.head is not item:
+                    continue
+            else:
+                self._note(organization_id, item.message, applied)
+                lane.settle()
+                self._waiting.release()
+                delay = RETRY_SECONDS[0]
+                continue
+            await lane.pause(delay)
+            delay = min(RETRY_SECONDS[1], delay * 2)
         del self._lanes[organization_id]
         if not self._lanes:
             self._emptied.unpark_all()
 
-    async def _apply(self, organization_id: str, item: _Item) -> None:
-        """Apply one publication, as often as it takes: its serial tells the script that it is the same one."""
-        deadline = trio.current_time() + GIVE_UP_SECONDS
-        delay = RETRY_SECONDS[0]
-        while True:
-            operation = claim(
-                self._layout,
-                organization_id,
-                item.message,
-                item.payload,
-                item.claimant,
-                serial=item.serial,
-                heard_ms=item.heard_ms,
-                after_ms=item.after_ms,
-                vouched=self._present(organization_id),
-                limits=self._limits,
-            )
-            try:
-                applied = await run(self._call, operation)
-            except LinkDown:
-                deadline = trio.current_time() + GIVE_UP_SECONDS
-            except RedisError as error:
-                self._log.error("store", "the store refuses control input", org=organization_id, error=error)
-                if trio.current_time() > deadline:
-                    self._refuse("store_error", org=organization_id, reason=str(error))
-                    return
-            else:
-                self._note(organization_id, item.message, applied)
-                return
-            await trio.sleep(delay)
-            delay = min(RETRY_SECONDS[1], delay * 2)
+    def _claim(self, organization_id: str, item: Item) -> Operation[Applied]:
+        return claim(
+            self._layout,
+            organization_id,
+            item.message,
+            item.payload,
+            item.claimant,
+            serial=item.serial,
+            heard_ms=item.heard_ms,
+            after_ms=item.after_ms,
+            vouched=self._present(organization_id),
+            limits=self._limits,
+        )
+
+    def _give_up(self, code: str, organization_id: str, item: Item, reason: str) -> None:
+        self._waiting.release()
+        self._refuse(code, org=organization_id, type=tag_of(item.message), workflow=item.workflow_id, reason=reason)
 
     def _note(self, organization_id: str, message: ControlInput, applied: Applied) -> None:
         self._counters.control_applied[applied.status.value] += 1

@@ -1,5 +1,7 @@
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -7,7 +9,7 @@ import structlog
 import trio
 import trio.lowlevel
 
-from broker.control import rooms
+from broker.control import lane, rooms
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
@@ -217,6 +219,54 @@ async def test_a_store_that_is_away_holds_input_back(broker: Broker, valkey: Val
         assert (await client.receive_json())["version"] == 1
         await trio.lowlevel.checkpoint()
     assert broker.counters.control_applied["applied"] == 1
+
+
+@contextmanager
+def setting(valkey: Valkey, name: str, value: str) -> Iterator[None]:
+    """Run the server with another setting than 0 for the length of the block."""
+    valkey.client.config_set(name, value)
+    try:
+        yield
+    finally:
+        valkey.client.config_set(name, "0")
+
+
+def put_in(valkey: Valkey, workflow: str, state: str) -> None:
+    """Publish a state as any program may."""
+    change = {"type": "state_change", "workflow_id": workflow, "state": state}
+    valkey.client.publish(f"control:{ORG}", json.dumps(change))
+
+
+async def test_a_kill_behind_what_a_store_without_memory_refuses(broker: Broker, valkey: Valkey) -> None:
+    """It goes first, and arrives at once; what it went past is applied once there is memory, but for its workflow."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        with setting(valkey, "maxmemory", "1"):
+            put_in(valkey, "other", "flagged")
+            put_in(valkey, "wf", "tripped")
+            await eventually(lambda: broker.counters.control_inputs == 2)
+            with trio.fail_after(2):
+                put_in(valkey, "wf", "killed")
+                killed = await client.receive_type("state_change")
+        assert (killed["workflow_id"], killed["state"]) == ("wf", "Killed")
+        while (message := await client.receive_type("state_change"))["workflow_id"] != "other":
+            pass
+        assert message["state"] == "Flagged"
+    assert broker.counters.control_inputs_refused == {"overtaken": 1}
+
+
+async def test_a_kill_that_the_store_refuses_for_long(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When other publications are given up a kill is not: it is applied as soon as the store takes anything."""
+    monkeypatch.setattr(lane, "GIVE_UP_SECONDS", 0.1)
+    api_key, _ = add_key(valkey)
+    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+        await snapshot(client)
+        with setting(valkey, "min-replicas-to-write", "1"):
+            put_in(valkey, "wf", "killed")
+            put_in(valkey, "other", "flagged")
+            await eventually(lambda: broker.counters.control_inputs_refused == {"store_error": 1})
+        assert (await client.receive_type("state_change"))["state"] == "Killed"
 
 
 async def test_a_store_that_refuses(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,12 +256,12 @@ def test_failed_step_claims_nothing(valkey: Valkey) -> None:
 
 
 def test_kill_gets_through_when_memory_is_full(valkey: Valkey) -> None:
-    """Redis at its memory limit refuses policies, but takes a kill, whole."""
+    """Redis at its memory limit refuses policies, but takes a kill, whole, and hears who presents it late."""
     with_key(valkey)
     change(valkey, State.NORMAL)
     with out_of_memory(valkey):
         assert heard_by(valkey, KILL, "a").status is Status.APPLIED
+        assert heard_by(valkey, KILL, "b").status is Status.DUPLICATE
         assert change(valkey, State.KILLED, workflow="new").status is Status.APPLIED
     snapshot = done(valkey, read_snapshot(LAYOUT, ORG))
     assert (snapshot.seq, set(snapshot.open_receipts)) == (3, {"wf", "new"})
-    assert heard_by(valkey, KILL, "b").status is Status.DUPLICATE

@@ -35,6 +35,9 @@ local n, presented, doubtful
 
 -- Remembers what came of a claim, last of all: a step that failed has claimed nothing and may be tried again.
 local function settle(answer)
+  if kind == 'state_change' and wants_ack then
+    pass_when_out_of_memory(names) -- also of a duplicate: who may not present one is stuck with it
+  end
   if mode == 'payload' then
     redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial)
     if presented > n then

@@ -1,0 +1,104 @@
+"""Who goes first, and who is given up, while the store refuses an organization's publications."""
+
+import itertools
+
+from broker.control.lane import GIVE_UP_SECONDS, Item, Lane
+from broker.store.apply import Claimant
+from protocol.control import ControlInput, PolicyInvalidatedInput, StateChangeInput
+from protocol.states import State
+
+KEEP = 3600.0
+_SERIALS = itertools.count()
+
+
+def heard(message: ControlInput, at: float = 0.0) -> Item:
+    """A publication that was heard at this time."""
+    return Item(message, b"", Claimant("b", 1, 0), next(_SERIALS), 0, None, at)
+
+
+def state(state: State, workflow: str = "wf", at: float = 0.0) -> Item:
+    """A publication of a workflow's state."""
+    return heard(StateChangeInput(workflow, state), at)
+
+
+def policy() -> Item:
+    """A publication that is not about a state."""
+    return heard(PolicyInvalidatedInput("p", 1))
+
+
+def lane_of(*items: Item) -> Lane:
+    """A lane in which these wait."""
+    lane = Lane(KEEP)
+    for item in items:
+        lane.append(item)
+    return lane
+
+
+def rest(lane: Lane) -> list[Item]:
+    """What waits, in order; nothing waits after that."""
+    found = []
+    while lane:
+        found.append(lane.head)
+        lane.settle()
+    return found
+
+
+def test_first_kill_goes_first() -> None:
+    """Past whatever is about other workflows, which keeps its order; kills and pauses keep theirs."""
+    items = [policy(), state(State.FLAGGED, "a"), state(State.PAUSED, "b"), state(State.KILLED, "c"), policy()]
+    lane = lane_of(*items)
+    assert lane.let_pass() == []
+    assert lane.let_pass() == []
+    assert rest(lane) == [items[2], items[0], items[1], items[3], items[4]]
+
+
+def test_older_states_of_its_workflow_are_void() -> None:
+    """A resume from before a pause does not come after it; one from after it does."""
+    before, other, pause, after = (
+        state(State.NORMAL),
+        state(State.NORMAL, "b"),
+        state(State.PAUSED),
+        state(State.NORMAL),
+    )
+    lane = lane_of(before, other, pause, after)
+    assert lane.let_pass() == [before]
+    assert rest(lane) == [pause, other, after]
+
+
+def test_given_up_together() -> None:
+    """What has been refused for too long is given up, and all that has waited as long; what came later has its time."""
+    old, as_old, new = policy(), state(State.FLAGGED), state(State.FLAGGED, "b", at=50.0)
+    lane = lane_of(old, as_old, new)
+    assert lane.refuse(0.0) == []
+    assert lane.refuse(GIVE_UP_SECONDS) == []
+    assert lane.refuse(GIVE_UP_SECONDS + 1) == [old, as_old]
+    assert rest(lane) == [new]
+
+
+def test_kill_is_kept() -> None:
+    """A kill is tried for as long as claims last, and so is what was published about its workflow after it."""
+    kill, after, other = state(State.KILLED), state(State.NORMAL), state(State.NORMAL, "b")
+    lane = lane_of(kill, after, other)
+    lane.refuse(0.0)
+    assert lane.refuse(KEEP) == [other]
+    assert lane.refuse(KEEP + 1) == [kill, after]
+
+
+def test_store_that_was_away() -> None:
+    """Time counts again from the next refusal."""
+    item = policy()
+    lane = lane_of(item)
+    lane.refuse(0.0)
+    lane.unreachable()
+    assert lane.refuse(GIVE_UP_SECONDS + 1) == []
+    assert lane.refuse(2 * GIVE_UP_SECONDS + 2) == [item]
+
+
+def test_kill_that_the_store_takes_does_not_prolong_the_rest() -> None:
+    """A store without memory takes one kill after the other; that is no sign that it will take a policy."""
+    kill, old = state(State.KILLED), policy()
+    lane = lane_of(old, kill)
+    lane.refuse(0.0)
+    lane.let_pass()
+    lane.settle()
+    assert lane.refuse(GIVE_UP_SECONDS + 1) == [old]
