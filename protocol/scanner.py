@@ -62,8 +62,8 @@ class FrameScanner:
         self._remaining = 0  # bytes of its payload that are still to come
         self._fragments = 0  # frames of the current message; 0 between messages
         self._size = 0  # bytes of payload that those frames have or announce
-        self._kept: list[bytes] = []  # everything since the last boundary, in pieces
-        self._mark = 0  # how many of the pieces precede a control frame inside the message
+        self._kept = bytearray()  # everything since the last boundary, joined: pieces may be of one byte
+        self._mark = 0  # how much of it precedes a control frame inside the message
         self.accepted = 0
         self.closed = False
         self.frames = 0
@@ -81,7 +81,7 @@ class FrameScanner:
         That is the frames of an unfinished message and the beginning of a frame. Control frames that came complete
         between the frames of a message are left out, since they have been answered. Bounded by the limits.
         """
-        return b"".join(self._kept)
+        return bytes(self._kept)
 
     def feed(self, data: bytes) -> None:
         """Look at the next piece of what the client sent.
@@ -97,7 +97,7 @@ class FrameScanner:
                     break
                 if self._fragments and not self._header and data[at] & _CONTROL:
                     if kept_from < at:
-                        self._kept.append(data[kept_from:at])
+                        self._kept += data[kept_from:at]
                         kept_from = at
                     self._mark = len(self._kept)
                 at = self._begin_frame(data, at)
@@ -115,7 +115,7 @@ class FrameScanner:
         else:
             return
         if kept_from < end:
-            self._kept.append(data[kept_from:])
+            self._kept += data[kept_from:]
 
     def _begin_frame(self, data: bytes, at: int) -> int:
         """Read a header and return where its payload begins, or -1 when the header is not complete."""

@@ -1,6 +1,7 @@
 """The scanner of client frames: the same whatever the pieces, and in step with another implementation."""
 
 import itertools
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -218,6 +219,20 @@ def test_fragments_are_bounded() -> None:
     with pytest.raises(ProtocolError, match="at most 10 frames") as caught:
         scanner.feed(Frame(CONTINUATION, fin=False).raw)
     assert caught.value.code == ErrorCode.TOO_BIG
+
+
+def test_what_is_kept_is_as_large_as_what_came() -> None:
+    """An unfinished message takes the same memory in pieces of one byte as in one."""
+    size = 60_000
+    scanner = FrameScanner(size, 10)
+    scanner.feed(header(TEXT, size))
+    tracemalloc.start()
+    for _ in range(size - 1):
+        scanner.feed(b"x")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(scanner.bytes_since_message()) > size
+    assert kept < size * 1.5
 
 
 def test_nothing_after_a_close_is_looked_at() -> None:

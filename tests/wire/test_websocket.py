@@ -214,6 +214,36 @@ async def test_what_was_read_is_not_kept(together: int, then: int, may_stay: int
     assert kept < size * (may_stay + 0.5)
 
 
+async def test_a_message_in_tiny_pieces_takes_little_memory() -> None:
+    """What is kept of an unfinished message is a small multiple of its bytes, however they come."""
+    ours, theirs = socket.socketpair()
+    size = 4000
+    heard: list[str | bytes] = []
+
+    async def hear(message: str | bytes) -> None:
+        heard.append(message)
+
+    text = "".join("abcdefgh"[at * at % 8] for at in range(size))
+    with ours, theirs:
+        wire = PlainWire(ours)
+        feed = Feed(wire, Outbox(wire, 10_000), FrameScanner(size, 8), lambda _: None, 8, 100.0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_messages, feed, size, hear)
+            theirs.sendall(b"\x81\xfe" + size.to_bytes(2) + bytes(4) + text[:1].encode())
+            await trio.testing.wait_all_tasks_blocked()
+            tracemalloc.start()
+            for letter in text[1:-1].encode():
+                theirs.sendall(bytes((letter,)))
+                await trio.testing.wait_all_tasks_blocked()
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            theirs.sendall(text[-1:].encode())
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert heard == [text]
+    assert kept < size * 5
+
+
 @pytest.mark.parametrize(
     ("reads", "said"),
     [
