@@ -14,6 +14,7 @@ from typing import IO, Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from broker.observe.escape import escape_text
 from broker.observe.redact import HIDDEN, is_secret_field, redact, redact_text
 from broker.observe.sink import Sink
 
@@ -21,6 +22,9 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "exception": 40,
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 
 _HARMLESS = frozenset({int, float, bool, type(None)})
+
+MAX_CHARACTERS = 500
+"""Of a field that is cut: what it holds may be a stranger's, such as the path of a request."""
 
 _threshold = _LEVELS["info"]
 
@@ -92,13 +96,16 @@ def _as_json(event: EventDict, **_: object) -> str:
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide every secret in a log line, whatever field it is in."""
+    """Hide every secret in a log line, whatever field it is in, escape what is no text, and cut what is too long."""
     for name, value in event.items():
         if is_secret_field(name):
             if value:
                 event[name] = HIDDEN
+        elif name == "exception" and isinstance(value, str):  # the one field that has lines
+            event[name] = "\n".join(map(redact, value.split("\n")))
         elif type(value) is str:
-            event[name] = redact_text(value)
+            text = redact_text(escape_text(value))
+            event[name] = text if len(text) <= MAX_CHARACTERS or name == "event" else text[:MAX_CHARACTERS] + "…"
         elif type(value) not in _HARMLESS:
             event[name] = redact(value)
     return event

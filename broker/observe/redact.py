@@ -4,6 +4,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from broker.observe.escape import escape_text
+
 HIDDEN = "[redacted]"
 
 _SECRET_FIELDS = frozenset(
@@ -41,19 +43,20 @@ def redact_text(text: str) -> str:
 
 
 def redact(value: Any, depth: int = 4) -> Any:
-    """Return `value` (text, or containers of it) with every secret hidden; other types are returned as they are."""
+    """Return `value` (text, or containers of it) escaped, every secret hidden; other types are returned as they are."""
     if isinstance(value, str):
-        return redact_text(value)
+        return redact_text(escape_text(value))
     if isinstance(value, bytes):
-        return redact_text(value.decode("utf-8", "backslashreplace"))
+        return redact_text(escape_text(value.decode("utf-8", "backslashreplace")))
     if depth and isinstance(value, dict):
         return {
-            key: HIDDEN if is_secret_field(key) and item else redact(item, depth - 1) for key, item in value.items()
+            redact(key, 0): HIDDEN if is_secret_field(key) and item else redact(item, depth - 1)
+            for key, item in value.items()
         }
     if depth and isinstance(value, list | tuple):
         return [redact(item, depth - 1) for item in value]
     if isinstance(value, BaseException):
-        return redact_text(f"{type(value).__name__}: {value}")
+        return redact_text(escape_text(f"{type(value).__name__}: {value}"))
     return value
 
 

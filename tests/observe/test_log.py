@@ -102,6 +102,52 @@ def test_no_secret_is_ever_logged(out: io.StringIO, format_: str) -> None:
     assert "ValueError" in out.getvalue()
 
 
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_what_a_stranger_writes_moves_no_cursor(out: io.StringIO, format_: str) -> None:
+    """Control characters, line separators and changes of direction come out escaped, and hide no secret."""
+    configure(format=format_, stream=out)
+    hostile = "\x00\x08\n\r\x1b]0;pwned\x07\x1b[2J\x7f\x85\x9b2J\u2028\u2029\u202e\u2066"
+    get_logger().warning(f"refused {hostile}", path=f"/api/v1/status/{hostile}", headers={hostile: [hostile]})
+    get_logger().info("request", path=f"/ws/?token=\x1c{KEY}\u2028hunter2", raw=f"\x9b{KEY}".encode())
+    try:
+        raise ValueError(hostile)
+    except ValueError as error:
+        get_logger().exception("failed", error=error)
+    lines = out.getvalue().replace("\n", "")
+    assert lines.isprintable()
+    assert "\\x1b]0;pwned\\x07" in lines.replace("\\\\", "\\")
+    assert "hunter2" not in lines
+    assert "Abc-def" not in lines
+
+
+def test_a_traceback_keeps_its_lines(out: io.StringIO) -> None:
+    """It is the only thing in a log that has some, and is read by people."""
+    configure(format="text", stream=out)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        get_logger().exception("failed")
+    assert "\n    raise ValueError" in out.getvalue()
+
+
+def test_long_fields_are_cut(out: io.StringIO) -> None:
+    """A path of 16 KB is in the log with its beginning, without the secret that the cut went through."""
+    configure(stream=out)
+    get_logger().warning("refused", path="/" + "é" * 480 + "?token=hunter2hunter2" + "x" * 16_000)
+    path = json.loads(out.getvalue())["path"]
+    assert path == "/" + "é" * 480 + "?token=[redacted]"
+    get_logger().warning("refused", path="x" * 16_000)
+    assert json.loads(out.getvalue().splitlines()[-1])["path"] == "x" * 500 + "…"
+
+
+def test_other_writing_is_not_escaped(out: io.StringIO) -> None:
+    """Only what a terminal acts on is."""
+    configure(stream=out)
+    get_logger().info("Grüße\t👩\u200d💻", name="日本\xa0語")
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["name"]) == ("Grüße\t👩\u200d💻", "日本\xa0語")
+
+
 def test_redaction_leaves_other_text_alone() -> None:
     """What is no secret stays readable."""
     text = "GET /ws/control/acme?since=5 redis://h:6379/0 user@host nr_test"
