@@ -53,3 +53,14 @@ async def test_a_refusal_names_the_address(
     assert (line["code"], line["path"], line.get("key_id")) == (code, target.partition("?")[0], key_id)
     assert line["remote"].startswith("127.0.0.1:")
     assert "nr_live" not in str(logs)
+
+
+@pytest.mark.parametrize("config", [Config(events=Events(allowed_origins=("https://good.example",)))])
+async def test_origins_without_end_are_one_line(site: Site, config: Config) -> None:
+    """A stranger who makes up an origin for each request gets one line, with no more of it than an origin may have."""
+    with capture_logs() as logs:
+        for number in range(5):
+            with pytest.raises(Rejected):
+                await site.websocket("/ws/", Origin=f"https://{number}.example/" + "x" * 500)
+    (line,) = [line for line in logs if line["event"].startswith("refused: ")]
+    assert line["origin"] == ("https://0.example/" + "x" * 500)[:255]
