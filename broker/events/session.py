@@ -79,7 +79,7 @@ class EventSession:
                 raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
             command = decode_event_client(message)
         except ProtocolError as error:
-            self._refuse(error)
+            await self._refuse(error)
             return
         self._bad_in_a_row = 0
         match command:
@@ -104,10 +104,10 @@ class EventSession:
             self._peer.close_soon(CloseCode.TOO_MANY_MESSAGES, "too many messages")
         await self._pausing.pause(wait)
 
-    def _refuse(self, error: ProtocolError) -> None:
+    async def _refuse(self, error: ProtocolError) -> None:
         self._services.counters.messages_refused[error.code] += 1
         self._bad_in_a_row += 1
         if self._bad_in_a_row >= MAX_BAD_MESSAGES:
             self._peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that cannot be read")
         else:
-            self.subscriptions.take(EventError(error.code, error.message, error.channel))
+            await self.subscriptions.put(EventError(error.code, error.message, error.channel))

@@ -5,6 +5,7 @@ import trio
 from redis.exceptions import NoPermissionError
 
 from broker.events.session import MAX_BAD_MESSAGES, RESUBSCRIPTION_SPARE
+from broker.events.subscriptions import WAITING_PER_SUBSCRIPTION
 from tests.events.browser import confirm, session, subscribe, surroundings
 
 
@@ -36,6 +37,21 @@ async def test_what_a_client_says_is_counted() -> None:
         for _ in said[1:]:
             assert (await browser.hear())["type"] == "error"
     assert (services.counters.messages, services.counters.message_bytes) == (3, sum(map(len, said)))
+
+
+async def test_nonsense_is_not_read_on_while_too_much_waits_for_redis() -> None:
+    """What waits behind an unconfirmed subscription is bounded, errors included; all of it is answered in the end."""
+    services = surroundings(max_subscriptions=2)
+    room = 2 * WAITING_PER_SUBSCRIPTION
+    async with session(services) as browser:
+        await browser.say(subscribe("workflow:a"))
+        await trio.testing.wait_all_tasks_blocked()
+        await browser.say(*[b"nonsense", b'{"type": "pong"}'] * 20)
+        await trio.testing.wait_all_tasks_blocked()
+        assert services.counters.messages_refused["invalid_json"] == room + 1
+        confirm(services, "workflow:a")
+        answers = [(await browser.hear())["type"] for _ in range(21)]
+    assert answers == ["subscribed"] + ["error"] * 20
 
 
 async def test_two_subscriptions_to_one_channel_are_one() -> None:
