@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from broker.http import Refused, refusal
@@ -77,12 +77,14 @@ def parse_body(raw: bytes) -> Body:
     """Read a body; an empty one has no fields. Fractions keep all their digits.
 
     Raises:
-        Refused: 400 for what is no JSON object.
+        Refused: 400 for what is no JSON object, or has a number in it that is none for us: 1e9999999999999999999.
     """
     if not raw.strip():
         return Body({})
     try:
         fields = json.loads(raw, parse_float=Decimal, parse_constant=_no_number)
+    except InvalidOperation:
+        raise bad_request("a number in the body is out of range: its exponent has too many digits") from None
     except (ValueError, RecursionError):
         raise bad_request("the body is not JSON", ErrorCode.INVALID_JSON) from None
     if not isinstance(fields, dict):

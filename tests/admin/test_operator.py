@@ -132,6 +132,8 @@ async def test_nobody_is_there(site: Site) -> None:
         (KILL, b"{", "invalid_json"),
         (KILL, b"[]", "invalid_json"),
         (KILL, b'{"reason": NaN}', "invalid_json"),
+        (KILL, b'{"reason": 1e9999999999999999999999}', "bad_request"),
+        (KILL, b'{"reason": 1e9999999}', "bad_request"),
         (KILL, b"[" * 50_000, "invalid_json"),
         (KILL, b"\xff\xfe\xfa", "invalid_json"),
     ],
