@@ -7,6 +7,7 @@ import attrs
 import click
 
 from broker.cli.errors import Failure
+from broker.cli.everything import Everything, read_everything
 from broker.cli.output import hint, print_json
 from broker.cli.receipts import wait_for_receipts
 from broker.cli.target import Target, json_option, target_options
@@ -14,8 +15,6 @@ from broker.cli.types import Id
 from broker.publisher import Refused
 from broker.store.applied import Applied
 from broker.store.known import is_known
-from broker.store.presence import read_presence
-from broker.store.snapshot import read_snapshot
 from protocol.states import State
 
 _PAST = {State.KILLED: "Killed", State.PAUSED: "Paused", State.NORMAL: "Resumed"}
@@ -50,17 +49,18 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
     ) -> None:
         if every == (workflow is not None):
             raise click.UsageError("Name one WORKFLOW, or --all.")
-        workflows = [workflow] if workflow is not None else _all_workflows(target, org, state, force)
-        if not workflows:
-            hint(f"Nothing to {verb} in {org}.")
         if not target.run(is_known(target.layout, org)):
             raise Failure(
                 f"{org} has no API key, and no agent of it is known to be connected.",
                 "Is the name right? See: signalbox keys list",
             )
+        meant = read_everything(target, org, state, force) if workflow is None else Everything((workflow,))
+        if not meant.workflows:
+            hint(f"Nothing to {verb} in {org}.")
         request = Request(target, org, state, reason, force, as_json)
-        made = [request.make(name) for name in workflows]
+        made = [request.make(name) for name in meant.workflows]
         confirmed = request.receipts([applied for applied in made if applied is not None], wait) if wait else True
+        meant.blame(org, verb, as_json)
         if None in made or not confirmed:
             raise click.exceptions.Exit(1)
 
@@ -108,16 +108,6 @@ class Request:
         for applied in made:
             missing += not wait_for_receipts(self.target, self.org, applied, deadline, self.as_json)
         return not missing
-
-
-def _all_workflows(target: Target, org: str, state: State, force: bool) -> list[str]:
-    """Return the workflows that are known, or that an agent which is connected now is bound to, and not yet so."""
-    snapshot = target.run(read_snapshot(target.layout, org))
-    known = {name: stored.workflow.state for name, stored in snapshot.workflows.items()}
-    for session in target.run(read_presence(target.layout, org)):
-        if session.presence.workflow_id is not None:
-            known.setdefault(session.presence.workflow_id, State.NORMAL)
-    return sorted(name for name, now in known.items() if now is not state and (force or now is not State.KILLED))
 
 
 def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:

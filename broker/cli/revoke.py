@@ -33,7 +33,7 @@ def kill_first(target: Target, record: KeyRecord, as_json: bool) -> None:
     if record.workflow_id is None:
         raise Failure(
             f"key {record.key_id} is bound to no workflow, so that what runs with it is not known.",
-            f"Kill what it is for: signalbox kill {record.organization_id} WORKFLOW --wait 5, or --all; then revoke.",
+            f"Kill what it is for: signalbox kill {record.organization_id} WORKFLOW --wait 5; then revoke.",
         )
     request = Request(
         target, record.organization_id, State.KILLED, f"key {record.key_id} is revoked", force=False, as_json=as_json

@@ -12,7 +12,7 @@ from broker.store.brokers import heartbeat
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
 from broker.store.log import parse_live
-from broker.store.presence import Presence, put_presence
+from broker.store.presence import Presence, put_presence, remove_presence
 from broker.store.receipts import Addressee, Delivery, acknowledge, deliver, mark
 from broker.store.request import Operation
 from protocol.codec import decode_control_server
@@ -123,8 +123,54 @@ def test_all(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str
         assert killed.count("Killed") == 2
         assert "Killed a of" in killed
         assert "Killed c of" in killed
+    run_sync(valkey.client, remove_presence(LAYOUT, org, "b1"))
     assert "Nothing to kill" in shell("kill", org, "--all").stderr
     assert shell("resume", org, "--all", "--force").stdout.count("Resumed") == 3
+
+
+def test_all_repeats_what_an_agent_may_not_have_heard(shell: Shell, org: str, valkey: Valkey) -> None:
+    """Who stops everything again sees whether the agents stopped this time; workflows without an agent are left."""
+    shell("kill", org, "idle")
+    with agents(valkey, org, lambda message_id, session_id: None, Addressee("s1", "k1", "wf")):
+        for version in (1, 2):
+            change, summary = shell.json("kill", org, "--all", "--wait", "0.3", status=1)
+            assert (change["workflow_id"], change["version"]) == ("wf", version)
+            assert [each["session_id"] for each in summary["unconfirmed"]] == ["s1"]
+        assert "Nothing to pause" in shell("pause", org, "--all").stderr
+        assert shell("resume", org, "--all", "--force").stdout.count("Resumed") == 2
+        assert "Nothing to resume" in shell("resume", org, "--all").stderr
+
+
+def test_all_names_the_agents_of_which_nobody_knows_what_they_run(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """A kill that may have left something running is no success, though all that has a name was killed."""
+    with agents(valkey, org, confirm, Addressee("s1", "k1"), Addressee("s2", "k2", "wf")):
+        refused = shell("kill", org, "--all", "--wait", "10", status=1)
+        assert "Killed wf of" in refused.stdout
+        assert "2 of 2 agents confirmed" in refused.stdout
+        assert "1 connected agent of acme" in refused.stderr
+        assert "  agent s1 (key k1, broker b1)\n" in refused.stderr
+        assert "signalbox kill acme WORKFLOW" in refused.stderr
+        assert "s2" not in refused.stderr
+
+
+def test_all_with_nothing_that_has_a_name(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """Programs too hear of agents that run on; what is killed already is told to them again, as they may run it."""
+    with agents(valkey, org, confirm, Addressee("s1", "k1")):
+        unbound = {
+            "type": "unbound",
+            "organization_id": org,
+            "agents": [{"session_id": "s1", "key_id": "k1", "broker_id": "b1"}],
+        }
+        assert shell.json("kill", org, "--all", status=1) == [unbound]
+        shell("pause", org, "b")
+        shell("kill", org, "a")
+        *changes, last = shell.json("kill", org, "--all", status=1)
+        assert [(line["workflow_id"], line["previous"]) for line in changes] == [("b", "Paused"), ("a", "Killed")]
+        assert last == unbound
 
 
 def test_all_are_told_before_any_is_waited_for(shell: Shell, org: str, valkey: Valkey) -> None:
