@@ -7,20 +7,27 @@ import click
 
 from broker.cli.tailing import Printer
 from broker.cli.target import Target, config_options, json_option, read_config
-from broker.cli.types import Channel
+from broker.cli.types import Channel, Credential
 
 
 @click.command()
 @click.argument("channels", type=Channel(), nargs=-1, required=True, metavar="CHANNEL...")
 @click.option("--url", metavar="URL", help="Listen through this broker, as http://HOST:PORT or wss://HOST.")
 @click.option(
-    "--token", metavar="KEY", envvar="SIGNALBOX_TOKEN", help="The API key to show it.  [env: SIGNALBOX_TOKEN]"
+    "--token",
+    type=Credential(),
+    metavar="KEY",
+    envvar="SIGNALBOX_TOKEN",
+    show_envvar=True,
+    help="The API key to show it.",
 )
 @click.option(
     "--secret",
+    type=Credential(),
     metavar="HEX",
     envvar="SIGNALBOX_SECRET",
-    help="The key's secret, to sign with.  [env: SIGNALBOX_SECRET]",
+    show_envvar=True,
+    help="The key's secret, to sign with.",
 )
 @config_options
 @json_option

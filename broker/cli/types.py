@@ -10,6 +10,7 @@ from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_CREDENTIAL = re.compile(r"[\x21-\x7e]+")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -54,6 +55,18 @@ class Glob(click.ParamType[str]):
             return check_channel(value)
         except ProtocolError as error:
             self.fail(error.message, param, ctx)
+
+
+class Credential(click.ParamType[str]):
+    """An API key or its secret, which no message ever shows."""
+
+    name = "credential"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check that it can be sent in a header."""
+        if _CREDENTIAL.fullmatch(value) is None:
+            self.fail("must be printable ASCII without spaces and line ends", param, ctx)
+        return str(value)
 
 
 class Duration(click.ParamType[float]):

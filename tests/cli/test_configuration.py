@@ -170,3 +170,23 @@ def test_wrong_usage_is_status_2(write_config: Write, command: list[str]) -> Non
     """What cannot be meant is refused before anything is contacted."""
     path = write_config('[redis]\nurl = "redis://127.0.0.1:1"')
     assert run(*command, *(["--config", str(path)] if command != ["nonsense"] else [])).exit_code == 2
+
+
+TAIL = ["tail", "workflow:a", "--url", "http://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", " ", "\udcff", "ü"])
+@pytest.mark.parametrize(
+    ("command", "variable"), [(TAIL, "SIGNALBOX_TOKEN"), (TAIL, "SIGNALBOX_SECRET"), (["bench"], "SIGNALBOX_TOKEN")]
+)
+def test_a_credential_that_cannot_be_sent_is_not_shown(
+    write_config: Write, monkeypatch: pytest.MonkeyPatch, command: list[str], variable: str, end: str
+) -> None:
+    """A key that was read with its line end is refused in words that do not quote it."""
+    path = write_config('[redis]\nurl = "redis://127.0.0.1:1"')
+    monkeypatch.setenv("SIGNALBOX_TOKEN", "hunter2")
+    monkeypatch.setenv(variable, f"hunter2{end}")
+    result = run(*command, "--config", str(path))
+    assert result.exit_code == 2
+    assert f"{variable}'): must be printable ASCII" in result.stderr
+    assert "hunter2" not in result.output
