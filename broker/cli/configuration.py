@@ -6,7 +6,7 @@ import click
 
 from broker.cli.errors import Failure
 from broker.cli.output import counted
-from broker.cli.target import config_options
+from broker.cli.target import config_options, named_file
 from broker.config import Config, ConfigError, Problem, check_files, load, manual
 from broker.config.load import DEFAULT_PATH
 
@@ -15,9 +15,7 @@ from broker.config.load import DEFAULT_PATH
 @config_options
 def check_config(config_path: Path | None, dev: bool) -> None:
     """Say everything that is wrong with a configuration, each with its key and line."""
-    if dev and config_path is not None:
-        raise click.UsageError("--config and --dev exclude each other.")
-    path = None if dev else config_path or DEFAULT_PATH
+    path = named_file(config_path, dev) or (None if dev else DEFAULT_PATH)
     name = str(path) if path is not None else "the dev broker's configuration"
     problems = _problems(path, dev)
     for problem in problems:

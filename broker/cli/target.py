@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import attrs
 import click
 import redis
+from click.core import ParameterSource
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from broker.cli.errors import Failure
@@ -194,16 +195,29 @@ def config_file(path: Path | None, dev: bool) -> Path | None:
 
     Where that is missing, environment variables alone will do; raises Failure if there are none.
     """
-    if dev and path is not None:
-        raise click.UsageError("--config and --dev exclude each other.")
-    if dev or path is not None or DEFAULT_PATH.exists():
-        return None if dev else path or DEFAULT_PATH
+    path = named_file(path, dev)
+    if dev or path is not None:
+        return path
+    if DEFAULT_PATH.exists():
+        return DEFAULT_PATH
     if any(name.startswith("SIGNALBOX_") and "__" in name for name in os.environ):
         return None
     raise Failure(
         f"{DEFAULT_PATH} does not exist.",
         "Name a file with --config, or use --dev for the broker that `make run` started.",
     )
+
+
+def named_file(path: Path | None, dev: bool) -> Path | None:
+    """Return the file that --config or the environment names, None for none: --dev goes before the environment.
+
+    Raises UsageError when both options were given.
+    """
+    if not dev:
+        return path
+    if click.get_current_context().get_parameter_source("config_path") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--config and --dev exclude each other.")
+    return None
 
 
 def load_config(path: Path | None, dev: bool) -> Config:
@@ -226,6 +240,7 @@ def config_options(command: F) -> F:
         "config_path",
         type=click.Path(path_type=Path, dir_okay=False),
         envvar="SIGNALBOX_CONFIG",
+        show_envvar=True,
         metavar="FILE",
         help=f"The broker's configuration.  [default: {DEFAULT_PATH}]",
     )(command)

@@ -61,6 +61,19 @@ def test_config_and_dev_exclude_each_other(write_config: Write, command: list[st
     assert run(*command, "--dev", "--config", str(write_config(""))).exit_code == 2
 
 
+@pytest.mark.parametrize("command", [["check-config"], ["status", "acme"], ["tail", "workflow:a"]])
+def test_dev_goes_before_the_environment(
+    write_config: Write, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who works with a broker whose file the environment names can still ask for the other one."""
+    monkeypatch.setenv("SIGNALBOX_CONFIG", str(write_config("[servr]")))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    result = run(*command, "--dev")
+    assert "dev broker" in result.output
+    assert result.exit_code == (0 if command == ["check-config"] else 1)
+    assert run(*command, "--dev", "--config", "other.toml").exit_code == 2
+
+
 @pytest.mark.parametrize("command", [["status", "acme"], ["keys", "list"], ["kill", "acme", "wf"]])
 def test_a_missing_configuration_is_said(write_config: Write, command: list[str], tmp_path: Path) -> None:
     """A file that is not there, or not right, is one sentence and exit status 1."""
