@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from broker.cli.output import print_json, printable
+from protocol.errors import ProtocolError
+from protocol.strict_json import loads
 
 _ENVELOPE = frozenset({"type", "channel", "timestamp", "organization_id", "message_id", "api_key", "offset"})
 _SIGNING = ("timestamp", "api_key", "signed_payload", "signature")
@@ -20,10 +22,10 @@ class Printer:
         self._as_json = as_json
 
     def message(self, channel: str, payload: bytes | str) -> None:
-        """Print one message that was published on `channel`."""
+        """Print one message that was published on `channel`; what no broker would take for one is shown as it is."""
         try:
-            body = json.loads(payload)
-        except ValueError:
+            body = loads(payload)
+        except ProtocolError:
             body = None
         if not isinstance(body, dict):
             text = payload if isinstance(payload, str) else payload.decode("utf-8", "replace")
@@ -53,7 +55,8 @@ def _said(body: dict[str, Any]) -> str:
                 f"{body.get('workflow_id')} is {body.get('state')} (version {body.get('version')}){reason}"
             )
         case "initial_state":
-            workflows = [item for item in body.get("workflows", ()) if isinstance(item, dict)]
+            listed = body.get("workflows")
+            workflows = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
             return printable(
                 ", ".join(f"{item.get('workflow_id')} is {item.get('state')}" for item in workflows) or "nothing"
             )

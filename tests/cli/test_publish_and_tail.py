@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from broker.publisher import Publisher
 from tests.cli.conftest import Shell
 from tests.conftest import Valkey
@@ -76,6 +78,19 @@ def test_tail_for_programs(shell: Shell, valkey: Valkey) -> None:
         assert json.loads(line(process))["data"] == {"x": "ü"}
         assert json.loads(line(process))["channel"] == "execution:7"
         assert json.loads(line(process)) == {"channel": "workflow:a", "payload": "no JSON �"}
+
+
+def test_tail_shows_what_no_broker_would_send(shell: Shell, valkey: Valkey) -> None:
+    """Whatever anybody publishes neither ends a tail nor makes it print what is not JSON."""
+    bad = ['"\\ud800"', '{"a": "\\ud800"}', "[" * 30000, '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a":']
+    with tailing(shell, "workflow:a", "--json") as process, tailing(shell, "workflow:a") as for_people:
+        for payload in bad:
+            valkey.client.publish("workflow:a", payload)
+            shown = json.loads(line(process), parse_constant=pytest.fail)
+            assert shown == {"channel": "workflow:a", "payload": payload}
+            assert line(for_people).endswith(f"  ?  {json.dumps(payload)}\n")
+        valkey.client.publish("workflow:a", '{"type": "initial_state", "workflows": 7}')
+        assert line(for_people).endswith("initial_state  nothing\n")
 
 
 def test_tail_for_people(shell: Shell, valkey: Valkey) -> None:
