@@ -1,5 +1,6 @@
 """The tree of commands, and the one place where what goes wrong becomes a sentence and an exit status."""
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -53,6 +54,8 @@ def main(args: list[str] | None = None) -> Any:
 
     With SIGNALBOX_DEBUG set a bug of ours is raised as it is.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter still shows the rest
     try:
         signalbox(args, prog_name="signalbox")
     except Exception as error:

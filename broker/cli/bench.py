@@ -18,7 +18,7 @@ from broker.cli.bench_report import as_record, show
 from broker.cli.errors import Failure
 from broker.cli.output import print_json
 from broker.cli.target import Target, actor, json_option, target_options
-from broker.cli.types import Credential
+from broker.cli.types import BrokerUrl, Credential
 from broker.config import Config
 from broker.config.bind import UnixBind, parse_bind
 from broker.store.keys import add_key, revoke_key
@@ -37,7 +37,12 @@ _KEY_SECONDS = 3600
 @click.option("--rate", type=click.FloatRange(min=0.001), default=50.0, show_default=True, help="Events a second.")
 @click.option("--flood", type=click.IntRange(1), metavar="N", help="No rate: keep N events under way at all times.")
 @click.option("--size", type=click.IntRange(1, 1 << 20), default=200, show_default=True, help="Bytes of an event.")
-@click.option("--url", metavar="URL", help="The broker, as ws://HOST:PORT or wss://HOST.  [default: server.bind]")
+@click.option(
+    "--url",
+    type=BrokerUrl(),
+    metavar="URL",
+    help="The broker, as ws://HOST:PORT or wss://HOST.  [default: server.bind]",
+)
 @click.option(
     "--token",
     type=Credential(),
@@ -136,8 +141,7 @@ def _address(config: Config, url: str | None, token: str, insecure: bool) -> Add
         port = bind.port
     else:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-            raise click.BadParameter("must be http://HOST:PORT, https://, ws:// or wss://", param_hint="--url")
+        assert parts.hostname is not None
         secure = parts.scheme in ("https", "wss")
         host, port = parts.hostname, parts.port or (443 if secure else 80)
     try:

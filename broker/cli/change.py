@@ -11,7 +11,7 @@ from broker.cli.everything import Everything, read_everything
 from broker.cli.output import hint, print_json
 from broker.cli.receipts import wait_for_receipts
 from broker.cli.target import Target, json_option, target_options
-from broker.cli.types import Id
+from broker.cli.types import Id, Text
 from broker.publisher import Refused
 from broker.store.applied import Applied
 from broker.store.known import is_known
@@ -27,7 +27,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
     @click.argument("org", type=Id("the organization"))
     @click.argument("workflow", type=Id("the workflow"), required=False)
     @click.option("--all", "every", is_flag=True, help=f"{verb.capitalize()} every workflow of the organization.")
-    @click.option("--reason", metavar="TEXT", help="Why; agents are told.")
+    @click.option("--reason", type=Text(), metavar="TEXT", help="Why; agents are told.")
     @click.option(
         "--wait",
         type=click.FloatRange(min=0, min_open=True),

@@ -10,7 +10,7 @@ from broker.cli.errors import Failure
 from broker.cli.output import counted, hint, moment, print_json, print_table
 from broker.cli.revoke import kill_first, live_agents, warn_of
 from broker.cli.target import Target, actor, json_option, target_options
-from broker.cli.types import Duration, Glob, Id
+from broker.cli.types import Duration, Glob, Id, Text
 from broker.store.errors import SealError, StoreError
 from broker.store.key_record import KeyRecord, SignatureRule, shown_of
 from broker.store.keys import NewKey, add_key, find_key, list_keys, revoke_key, rotate_key
@@ -30,7 +30,7 @@ def keys() -> None:
 @click.option("--workflow", type=Id("the workflow"), metavar="WF", help="Bind it to one workflow.")
 @click.option("--channel", "channels", type=Glob(), multiple=True, metavar="GLOB", help="What it may see; repeatable.")
 @click.option("--expires", type=Duration(), metavar="90d", help="When it stops working.  [default: never]")
-@click.option("--name", default="", metavar="TEXT", help="What it is for, in your words.")
+@click.option("--name", type=Text(), default="", metavar="TEXT", help="What it is for, in your words.")
 @click.option("--signature", type=click.Choice(["required", "optional"]), help="Override control.handshake_signature.")
 @json_option
 @target_options

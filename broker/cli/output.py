@@ -12,8 +12,8 @@ _STATE_COLORS = {"Normal": "green", "Flagged": "yellow", "Tripped": "yellow", "P
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """Print one JSON object as one line on stdout, at once."""
-    click.echo(json.dumps(record, ensure_ascii=False, separators=(", ", ": ")))
+    """Print one JSON object as one line on stdout, at once; in ASCII, which is JSON whatever stdout's encoding is."""
+    click.echo(json.dumps(record))
     sys.stdout.flush()
 
 

@@ -10,14 +10,14 @@ import click
 
 from broker.cli.output import counted, hint, print_json
 from broker.cli.target import Target, json_option, target_options
-from broker.cli.types import Channel
+from broker.cli.types import Channel, Text
 from broker.publisher import encode_event
 from protocol.channels import namespace_of
 
 
 @click.command()
 @click.argument("channel", type=Channel())
-@click.argument("event_type", metavar="TYPE")
+@click.argument("event_type", type=Text(), metavar="TYPE")
 @click.argument("data", metavar="[JSON]", required=False)
 @json_option
 @target_options
@@ -26,10 +26,10 @@ def publish(target: Target, channel: str, event_type: str, data: str | None, as_
 
     For example: signalbox publish workflow:demo node_status '{"node_id": "a1", "status": "success"}'
     """
-    value = _parsed(sys.stdin.read() if data == "-" else data)
+    value = _parsed(sys.stdin.buffer.read() if data == "-" else data)
     try:
         encode_event(channel, event_type, value, time.time(), target.config.limits.max_publication_bytes)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise click.UsageError(f"{error}.") from None
     with target.talking():
         receivers = target.publisher.broadcast(channel, event_type, value)
@@ -43,7 +43,7 @@ def publish(target: Target, channel: str, event_type: str, data: str | None, as_
         hint("No broker has a client on this channel now, so that nobody will ever see this event.")
 
 
-def _parsed(text: str | None) -> Any:
+def _parsed(text: str | bytes | None) -> Any:
     """Return the data; fractions keep all their digits."""
     if text is None:
         return None

@@ -1,18 +1,19 @@
 """`signalbox tail`: what is published, as it is published."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
 from broker.cli.tailing import Printer
 from broker.cli.target import Target, config_options, json_option, read_config
-from broker.cli.types import Channel, Credential
+from broker.cli.types import BrokerUrl, Channel, Credential
 
 
 @click.command()
 @click.argument("channels", type=Channel(), nargs=-1, required=True, metavar="CHANNEL...")
-@click.option("--url", metavar="URL", help="Listen through this broker, as http://HOST:PORT or wss://HOST.")
+@click.option(
+    "--url", type=BrokerUrl(), metavar="URL", help="Listen through this broker, as http://HOST:PORT or wss://HOST."
+)
 @click.option(
     "--token",
     type=Credential(),
@@ -57,8 +58,6 @@ def tail(
         else:
             if token is None:
                 raise click.UsageError("--url needs --token, or SIGNALBOX_TOKEN in the environment.")
-            if urlsplit(url).scheme not in ("http", "https", "ws", "wss") or not urlsplit(url).hostname:
-                raise click.BadParameter("must be http://HOST:PORT, https://, ws:// or wss://", param_hint="--url")
             from broker.cli.tail_socket import tail_socket
 
             tail_socket(url, token, secret, channels, printer)

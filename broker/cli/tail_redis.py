@@ -7,7 +7,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from broker.cli.errors import Failure
 from broker.cli.tailing import Printer
 from broker.cli.target import Target
 from broker.store.layout import Layout
@@ -55,8 +54,6 @@ def _subscribe(pubsub: PubSub, layout: Layout, channels: tuple[str, ...]) -> Non
     for channel in channels:
         namespace, _, name = channel.partition(":")
         if namespace == "control":
-            if _PATTERN & set(name):
-                raise Failure(f"{channel} is a pattern: the control plane is shown for one organization at a time.")
             pubsub.subscribe(layout.live(name))
         elif _PATTERN & set(channel):
             pubsub.psubscribe(layout.event(channel))

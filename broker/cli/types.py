@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -10,7 +11,7 @@ from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
-_CREDENTIAL = re.compile(r"[\x21-\x7e]+")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -30,15 +31,30 @@ class Id(click.ParamType[str]):
             self.fail(error.message, param, ctx)
 
 
+class Text(click.ParamType[str]):
+    """Words for people."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what was no UTF-8 on the command line."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("must be valid UTF-8", param, ctx)
+        return str(value)
+
+
 class Channel(click.ParamType[str]):
-    """A channel: a namespace, a colon and a name."""
+    """A channel: a namespace, a colon and a name; of the control plane, one organization's."""
 
     name = "channel"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the grammar of channels."""
         try:
-            namespace_of(check_channel(value))
+            if namespace_of(check_channel(value)) == "control":
+                check_id(value.partition(":")[2], "control: is of one organization at a time, and its id")
         except ProtocolError as error:
             self.fail(error.message, param, ctx)
         return str(value)
@@ -64,9 +80,36 @@ class Credential(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check that it can be sent in a header."""
-        if _CREDENTIAL.fullmatch(value) is None:
+        if _VISIBLE.fullmatch(value) is None:
             self.fail("must be printable ASCII without spaces and line ends", param, ctx)
         return str(value)
+
+
+class BrokerUrl(click.ParamType[str]):
+    """Where a broker is."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check all of it that a connection needs; without a user, whose password errors would show."""
+        if not _is_broker_url(value):
+            self.fail("must be http://HOST:PORT, https://, ws:// or wss://", param, ctx)
+        return str(value)
+
+
+def _is_broker_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return bool(
+            _VISIBLE.fullmatch(url)
+            and parts.scheme in ("http", "https", "ws", "wss")
+            and host
+            and parts.port != 0
+            and parts.username is None
+        )
+    except ValueError:
+        return False
 
 
 class Duration(click.ParamType[float]):

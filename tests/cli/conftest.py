@@ -19,7 +19,7 @@ class Shell:
 
     config: Path
 
-    def __call__(self, *args: str, status: int = 0, stdin: str | None = None) -> Result:
+    def __call__(self, *args: str, status: int = 0, stdin: str | bytes | None = None) -> Result:
         """Run a command; its exit status must be `status`, and no traceback may ever show."""
         extra = ["--config", str(self.config)] if "--help" not in args else []
         result = CliRunner().invoke(signalbox, [*args, *extra], input=stdin, prog_name="signalbox")

@@ -157,6 +157,12 @@ def test_help(command: list[str]) -> None:
     assert run(*command).output.startswith("Usage: signalbox")
 
 
+BAD_URLS = (
+    "ftp://h", "http://", "http://[::1", "http://h:99999", "http://h:0", "http://h:x", "http://u:pw@h", "http://a..b",
+    "http://h/a b", "http://\udcff",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -176,6 +182,21 @@ def test_help(command: list[str]) -> None:
         ["tail"],
         ["tail", "workflow:a", "--url", "http://h"],
         ["tail", "workflow:a", "--url", "h:80", "--token", "t"],
+        *(
+            [command, *args, "--url", url, "--token", "t"]
+            for command, *args in (["tail", "workflow:a"], ["bench"])
+            for url in BAD_URLS
+        ),
+        ["tail", "control:a b"],
+        ["tail", "control:a b", "--url", "http://127.0.0.1:1", "--token", "t"],
+        ["tail", "workflow:\udcff"],
+        ["kill", "acme", "wf", "--reason", "\udcff"],
+        ["keys", "add", "--org", "acme", "--name", "\udcff"],
+        ["publish", "workflow:a", "\udcff"],
+        ["publish", "workflow:a", "t", '"\\ud800"'],
+        ["publish", "workflow:a", "t", '"\udcff"'],
+        ["publish", "workflow:a", "t", "99999999999999999999"],
+        ["publish", "workflow:a", "t", "[" * 1000 + "]" * 1000],
         ["status", "{}"],
     ],
 )

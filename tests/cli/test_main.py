@@ -1,5 +1,7 @@
 """The edge of the program, where it really is a program."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +21,19 @@ def test_a_bug_is_one_sentence(shell: Shell, valkey: Valkey) -> None:
     assert result.stdout == ""
     assert result.stderr.startswith("signalbox: this is a bug: ")
     assert "Traceback" not in result.stderr
+
+
+def test_an_output_that_lacks_letters(shell: Shell) -> None:
+    """Where stdout has not every letter, people get the rest, and programs JSON all the same."""
+    shell("keys", "add", "--org", "acme")
+    shell("pause", "acme", "wf", "--reason", "für Жанна 😀")
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [*SIGNALBOX, "status", "acme", "--config", str(shell.config)]
+    shown = subprocess.run(command, capture_output=True, env=environment, check=True).stdout.decode("latin-1")
+    assert "für \\u0416" in shown
+    assert "No agent of acme is connected." in shown
+    lines = subprocess.run([*command, "--json"], capture_output=True, env=environment, check=True).stdout.splitlines()
+    assert json.loads(lines[0])["reason"] == "für Жанна 😀"
 
 
 def test_a_reader_that_goes_away() -> None:

@@ -65,6 +65,7 @@ def test_publish_tells_when_nobody_heard(shell: Shell) -> None:
 def test_publish_reads_stdin(shell: Shell) -> None:
     """Data that is too long for a command line comes through a pipe."""
     assert "Published t" in shell("publish", "workflow:a", "t", "-", stdin='{"a": 1}').stdout
+    assert "is not JSON" in shell("publish", "workflow:a", "t", "-", stdin=b'{"a": "\xff"}', status=2).stderr
 
 
 def test_tail_for_programs(shell: Shell, valkey: Valkey) -> None:
@@ -123,7 +124,7 @@ def test_tail_comes_back_after_a_break(shell: Shell, valkey: Valkey) -> None:
 
 def test_tail_refuses_a_pattern_of_organizations(shell: Shell) -> None:
     """Control planes are watched one at a time, on purpose."""
-    assert "one organization at a time" in shell("tail", "control:*", status=1).stderr
+    assert "one organization at a time" in shell("tail", "control:*", status=2).stderr
 
 
 def test_a_user_of_redis_who_may_not(valkey: Valkey, write_config: Callable[[str], Path]) -> None:
