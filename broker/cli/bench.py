@@ -18,7 +18,7 @@ from broker.cli.bench_report import as_record, show
 from broker.cli.errors import Failure
 from broker.cli.output import print_json
 from broker.cli.target import Target, actor, json_option, target_options
-from broker.cli.types import BrokerUrl, Credential
+from broker.cli.types import BrokerUrl, Credential, Finite
 from broker.config import Config
 from broker.config.bind import UnixBind, parse_bind
 from broker.store.keys import add_key, revoke_key
@@ -34,7 +34,7 @@ _KEY_SECONDS = 3600
 @click.option("--channels", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Channels in all.")
 @click.option("--per-client", type=click.IntRange(1), default=1, show_default=True, help="Channels of each client.")
 @click.option("--messages", type=click.IntRange(1), default=200, show_default=True, help="Events to publish.")
-@click.option("--rate", type=click.FloatRange(min=0.001), default=50.0, show_default=True, help="Events a second.")
+@click.option("--rate", type=Finite(min=0.001), default=50.0, show_default=True, help="Events a second.")
 @click.option("--flood", type=click.IntRange(1), metavar="N", help="No rate: keep N events under way at all times.")
 @click.option("--size", type=click.IntRange(1, 1 << 20), default=200, show_default=True, help="Bytes of an event.")
 @click.option(
@@ -53,7 +53,14 @@ _KEY_SECONDS = 3600
 )
 @click.option("--insecure", is_flag=True, help="Accept any certificate.")
 @click.option("--pid", type=int, metavar="PID", help="The broker, if it runs here: measure its CPU and memory.")
-@click.option("--timeout", type=float, default=20.0, show_default=True, help="Give up after so long without progress.")
+@click.option(
+    "--timeout",
+    type=Finite(min=0, min_open=True, max=86400),
+    metavar="SECONDS",
+    default=20.0,
+    show_default=True,
+    help="Give up after so long without progress.",
+)
 @json_option
 @target_options
 def bench(

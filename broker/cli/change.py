@@ -1,6 +1,7 @@
 """`signalbox kill`, `pause` and `resume`: changing what a workflow is to do, and seeing that its agents know."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ from broker.cli.everything import Everything, read_everything
 from broker.cli.output import hint, print_json
 from broker.cli.receipts import wait_for_receipts
 from broker.cli.target import Target, json_option, target_options
-from broker.cli.types import Id, Text
+from broker.cli.types import Finite, Id, Text
 from broker.publisher import Refused
 from broker.store.applied import Applied
 from broker.store.known import is_known
@@ -30,7 +31,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
     @click.option("--reason", type=Text(), metavar="TEXT", help="Why; agents are told.")
     @click.option(
         "--wait",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Finite(min=0, min_open=True),
         metavar="SECONDS",
         help="Show the agents' receipts for up to so long; exit 1 if one is missing.",
     )
@@ -58,10 +59,10 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         if not meant.workflows:
             hint(f"Nothing to {verb} in {org}.")
         request = Request(target, org, state, reason, force, as_json)
-        made = [request.make(name) for name in meant.workflows]
-        confirmed = request.receipts([applied for applied in made if applied is not None], wait) if wait else True
+        made = {name: request.make(name) for name in meant.workflows}
+        confirmed = request.receipts(made, wait) if wait else True
         meant.blame(org, verb, as_json)
-        if None in made or not confirmed:
+        if None in made.values() or not confirmed:
             raise click.exceptions.Exit(1)
 
     return run
@@ -98,15 +99,16 @@ class Request:
             hint(f"It was {self.state} before.")
         return applied
 
-    def receipts(self, made: list[Applied], wait: float) -> bool:
-        """Show the receipts of all changes, for up to `wait` seconds in all; tell whether every agent confirmed."""
+    def receipts(self, made: Mapping[str, Applied | None], wait: float) -> bool:
+        """Show the receipts of all changes, by workflow, for up to `wait` seconds in all; tell if all confirmed."""
         if self.state is State.NORMAL:
             hint("Agents do not acknowledge a resume: there are no receipts to wait for.")
             return True
         deadline = time.monotonic() + wait
         missing = 0
-        for applied in made:
-            missing += not wait_for_receipts(self.target, self.org, applied, deadline, self.as_json)
+        for workflow, applied in made.items():
+            if applied is not None:
+                missing += not wait_for_receipts(self.target, self.org, workflow, applied, deadline, self.as_json)
         return not missing
 
 

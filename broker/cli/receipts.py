@@ -17,9 +17,11 @@ _GRACE = 1.0
 """Seconds for brokers to report at all, where their number is not known for sure."""
 
 
-def wait_for_receipts(target: Target, org: str, applied: Applied, deadline: float, as_json: bool) -> bool:
+def wait_for_receipts(
+    target: Target, org: str, workflow: str, applied: Applied, deadline: float, as_json: bool
+) -> bool:
     """Show receipts as they come in, until `deadline` (monotonic), and the sum of it; tell whether all confirmed."""
-    watch = _Watch(target, org, applied, as_json)
+    watch = _Watch(target, org, workflow, applied, as_json)
     began = time.monotonic()
     while not watch.complete(time.monotonic() - began) and time.monotonic() < deadline:
         time.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
@@ -32,6 +34,7 @@ class _Watch:
 
     _target: Target
     _org: str
+    _workflow: str
     _applied: Applied
     _as_json: bool
     _receipt: Receipt | None = None
@@ -58,7 +61,7 @@ class _Watch:
 
     def _show(self, session: ReceiptSession) -> None:
         if self._as_json:
-            print_json({"type": "receipt", **_json(session)})
+            print_json({"type": "receipt", "message_id": self._applied.message_id, **_json(session)})
         elif session.status is Delivery.CONFIRMED:
             click.echo(f"  {_who(session)} confirmed after {session.elapsed_ms} ms")
         else:
@@ -74,6 +77,8 @@ class _Watch:
         if self._as_json:
             summary = {
                 "type": "summary",
+                "workflow_id": self._workflow,
+                "message_id": self._applied.message_id,
                 "agents": len(sessions),
                 "confirmed": len(confirmed),
                 "slowest_ms": slowest,

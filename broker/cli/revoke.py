@@ -39,7 +39,7 @@ def kill_first(target: Target, record: KeyRecord, as_json: bool) -> None:
         target, record.organization_id, State.KILLED, f"key {record.key_id} is revoked", force=False, as_json=as_json
     )
     applied = request.make(record.workflow_id)
-    if applied is None or not request.receipts([applied], _RECEIPTS):
+    if applied is None or not request.receipts({record.workflow_id: applied}, _RECEIPTS):
         raise Failure(
             f"not every agent confirmed: key {record.key_id} is not revoked.",
             "Without --kill it is revoked all the same, and these agents can then no longer be reached.",

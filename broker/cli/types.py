@@ -1,5 +1,6 @@
 """Arguments that are more than text; what does not fit is wrong usage, exit status 2."""
 
+import math
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,6 +111,17 @@ def _is_broker_url(url: str) -> bool:
         )
     except ValueError:
         return False
+
+
+class Finite(click.FloatRange):
+    """A number in a range, and neither infinite nor NaN, which no comparison keeps out of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Check the number, then the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class Duration(click.ParamType[float]):

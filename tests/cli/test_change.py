@@ -179,6 +179,8 @@ def test_all_are_told_before_any_is_waited_for(shell: Shell, org: str, valkey: V
     with agents(valkey, org, lambda message_id, session_id: None, *silent):
         lines = shell.json("kill", org, "--all", "--wait", "0.3", status=1)
     assert [line["type"] for line in lines] == ["change", "change", "summary", "summary"]
+    told, summed = ([(each["workflow_id"], each["message_id"]) for each in half] for half in (lines[:2], lines[2:]))
+    assert told == summed
 
 
 def test_every_agent_confirms(shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]) -> None:
@@ -194,6 +196,7 @@ def test_every_agent_confirms(shell: Shell, org: str, valkey: Valkey, confirm: C
         assert change["type"] == "change"
         assert {first["session_id"], second["session_id"]} == {"s1", "s2"}
         assert first["status"] == "confirmed"
+        assert first["message_id"] == change["message_id"]
         assert (summary["agents"], summary["confirmed"], summary["unconfirmed"]) == (2, 2, [])
 
 
