@@ -1,5 +1,6 @@
 """`signalbox keys`: who may connect, and what they may see."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,23 @@ def _show_new_key(made: NewKey) -> None:
 def _visible(record: KeyRecord, namespaces: tuple[str, ...]) -> str:
     """Say in one sentence which channels a key sees."""
     globs = grant_for(record.channels, record.workflow_id, namespaces).globs
+    useless = [glob for glob in globs if not any(_may_match(glob, f"{namespace}:") for namespace in namespaces)]
+    if useless:
+        return (
+            f"No client can ever see what matches {' or '.join(useless)}: "
+            f"channels are {', '.join(f'{namespace}:NAME' for namespace in namespaces)}, as events.namespaces has it."
+        )
     if not globs:
         return "On the event socket it sees no channel, as it is bound to a workflow; --channel gives it some."
     if not record.channels:
         return f"On the event socket it sees every channel of {', '.join(namespaces)}; --channel narrows that."
     return f"On the event socket it sees the channels that match {' or '.join(globs)}."
+
+
+def _may_match(glob: str, start: str) -> bool:
+    """Tell whether a glob may match something that begins like this and goes on; it looks at its first letters."""
+    text = re.split(r"[*?[]", glob, maxsplit=1)[0]
+    return (text.startswith(start) and glob != start) or (text != glob and start.startswith(text))
 
 
 @keys.command("list")
@@ -117,7 +130,8 @@ def list_(target: Target, org: str | None, as_json: bool) -> None:
         head = ("KEY", "ORGANIZATION", "WORKFLOW", "CHANNELS", "STATUS", "EXPIRES", "VERSION", "NAME")
         print_table(head, [_row(record, now) for record in records])
     else:
-        hint("There are no keys yet; make one with: signalbox keys add --org ORG")
+        nothing = "There are no keys yet" if org is None else f"{org} has no keys"
+        hint(f"{nothing}; make one with: signalbox keys add --org {org or 'ORG'}")
 
 
 def _status(record: KeyRecord, now: float) -> str:

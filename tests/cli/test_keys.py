@@ -66,6 +66,22 @@ def test_no_keys(shell: Shell) -> None:
     assert result.stdout == ""
     assert "keys add --org ORG" in result.stderr
     assert shell.json("keys", "list") == []
+    shell("keys", "add", "--org", "acme")
+    assert (
+        "nobody has no keys; make one with: signalbox keys add --org nobody"
+        in shell("keys", "list", "--org", "nobody").stderr
+    )
+
+
+def test_a_channel_that_no_client_can_see(shell: Shell) -> None:
+    """A slip in a glob is said when the key is made, not when its browser stays empty."""
+    for glob, useless in {
+        "control:*": True, "workflow": True, "workflow:": True, "workflows:*": True,
+        "*": False, "w*": False, "workflow:*": False, "workflow:a": False, "*:a": False, "?pic:*": False,
+    }.items():  # fmt: skip
+        said = shell("keys", "add", "--org", "acme", "--channel", "epic:1", "--channel", glob).stderr
+        assert (f"No client can ever see what matches {glob}: channels are workflow:NAME, " in said) is useless
+        assert (f"it sees the channels that match epic:1 or {glob}." in said) is not useless
 
 
 def test_rotate(shell: Shell, valkey: Valkey) -> None:
