@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from broker.cli.errors import Failure
-from broker.config import Config, ConfigError, load
+from broker.config import Config, ConfigError, Redis, load
 from broker.config.load import DEFAULT_PATH
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
@@ -226,8 +226,12 @@ def load_config(path: Path | None, dev: bool) -> Config:
 
 
 def as_dev(config: Config) -> Config:
-    """Return the configuration of a broker to try things out: unsigned handshakes are admitted."""
-    return attrs.evolve(config, control=attrs.evolve(config.control, handshake_signature="optional"))
+    """Return the configuration of a broker to try things out: unsigned handshakes are admitted.
+
+    Its store is its own, whatever the environment says in SIGNALBOX_REDIS__URL and the like, which publishers read too.
+    """
+    control = attrs.evolve(config.control, handshake_signature="optional")
+    return attrs.evolve(config, control=control, redis=Redis())
 
 
 def config_options(command: F) -> F:

@@ -87,7 +87,7 @@ class _Life:
 
     async def _open_store(self, nursery: trio.Nursery) -> Address:
         """Return where Redis is; an embedded one is started first and lives as long as the nursery."""
-        if self.config.redis.url != "embedded":
+        if not self.dev and self.config.redis.url != "embedded":
             return Address.parse(self.config.redis.url)
         server = dev_store() if self.dev else EmbeddedServer(self.config.redis.data_dir)
         address: Address = await nursery.start(self.store.run, server.run)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 from click.testing import CliRunner, Result
 
 from broker.cli.app import signalbox
 from broker.config import Config, loads
 from broker.config.load import DEFAULT_PATH
+from broker.link.embedded import EmbeddedServer
 from tests.conftest import Valkey
 
 Write = Callable[[str], Path]
@@ -129,6 +131,21 @@ def test_no_dev_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("keys", "list", "--dev")
     assert result.exit_code == 1
     assert result.stderr == "signalbox: no dev broker runs on this machine.\nStart one with: make run\n"
+
+
+@pytest.mark.parametrize("command", [["kill", "dev", "demo"], ["keys", "list"], ["status", "dev"]])
+async def test_dev_is_not_what_the_environment_names(
+    command: list[str], valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """A store that the environment names, for publishers or another broker, is never taken for the dev broker's."""
+    server = EmbeddedServer(tmp_path / "production")
+    await nursery.start(server.run)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for name, value in {"URL": valkey.url, "DATA_DIR": str(tmp_path / "production")}.items():
+        monkeypatch.setenv(f"SIGNALBOX_REDIS__{name}", value)
+        assert "no dev broker runs on this machine" in run(*command, "--dev").stderr
+        monkeypatch.delenv(f"SIGNALBOX_REDIS__{name}")
+    assert valkey.client.dbsize() == 0
 
 
 @pytest.mark.parametrize(

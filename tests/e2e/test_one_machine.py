@@ -16,6 +16,7 @@ from signal import SIGHUP, SIGINT, SIGKILL, Signals
 import attrs
 import pytest
 
+from tests.conftest import Valkey
 from tests.e2e.broker import AGENT, Agent, Installation
 from tests.e2e.program import PATIENCE, Program, children, environment, gone
 from tests.support.process import INTERRUPTIBLE
@@ -49,11 +50,10 @@ class Checkout:
             "HOME": str(self.folder),
         }
 
-    def serve(self) -> Program:
-        """Do what `make run` does, in the foreground of a terminal of its own."""
-        return Program(
-            [".venv/bin/signalbox", "serve", "--dev"], self.environ, self.folder, own_group=True, covered=True
-        )
+    def serve(self, **more: str) -> Program:
+        """Do what `make run` does, in the foreground of a terminal of its own, with more in its environment."""
+        command = [".venv/bin/signalbox", "serve", "--dev"]
+        return Program(command, {**self.environ, **more}, self.folder, own_group=True, covered=True)
 
     def type(self, command: str) -> str:
         """Type a command into the user's shell and return what it prints."""
@@ -179,6 +179,16 @@ def test_closed_terminal(checkout: Checkout) -> None:
         store = store_of(broker.pid)
         assert interrupt(broker, SIGHUP) == 0
         assert gone(store)
+
+
+def test_dev_broker_beside_another_store(checkout: Checkout, valkey: Valkey) -> None:
+    """A dev broker has its own store and leaves no key in the one that the environment names for publishers."""
+    with checkout.serve(SIGNALBOX_REDIS__URL=valkey.url, SIGNALBOX_REDIS__PREFIX="x:") as broker:
+        (redis,) = re.findall(r"(?m)^ +redis +(\S+)$", greeting(broker))
+        assert redis.startswith(f"unix://{checkout.runtime}/")
+        assert "dev" in checkout.type(".venv/bin/signalbox keys list --dev")
+        assert interrupt(broker) == 0
+    assert valkey.client.dbsize() == 0
 
 
 def test_killed_dev_store(checkout: Checkout) -> None:
