@@ -53,8 +53,7 @@ class Reader:
 
     async def hear(self, message: str | bytes) -> None:
         """Handle one message; waits while the client sends too many."""
-        self._services.counters.messages += 1
-        self._services.counters.message_bytes += len(message)
+        self._services.counters.hear(message)
         if not self._member.begun.is_set():
             with trio.move_on_at(self._opening_ends):
                 await self._member.begun.wait()
