@@ -111,7 +111,8 @@ class TlsWire(PlainWire):
             try:
                 data = self._do(self._object.read, max_bytes)
             except ssl.SSLWantReadError:
-                self._barren += _ANSWER_WEIGHT * len(self._unsaid)
+                if self._unsaid:
+                    self._barren += _ANSWER_WEIGHT * len(self._unsaid)
                 if self._barren:
                     await self._bear_with_it()
                 await self._flush()
@@ -123,7 +124,9 @@ class TlsWire(PlainWire):
                 raise WireBroken(f"TLS: {error.reason or error}") from None
             else:
                 now = trio.current_time()
-                if self._barren:
+                if self._barren <= BARREN_PER_READ:
+                    self._barren = 0
+                else:
                     self._forgive(len(data), now - self.last_heard)
                 self.last_heard = now
                 await trio.lowlevel.cancel_shielded_checkpoint()
