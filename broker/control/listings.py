@@ -145,7 +145,7 @@ class Listings:
             flight.failure = ""
         except (RedisError, trio.TooSlowError) as error:
             flight.failure = str(error) or "the store does not answer"
-        except (ProtocolError, ValueError, KeyError, TypeError) as error:
+        except (ProtocolError, ValueError, LookupError, TypeError) as error:
             self._log.error(organization_id, "cannot read an organization", org=organization_id, error=error)
             flight.failure = f"unreadable: {error}"
         finally:

@@ -15,6 +15,7 @@ from broker.store.log import read_log, read_recent
 from broker.store.restore import restore
 from broker.store.snapshot import read_snapshot
 from broker.wire.turn import Turn
+from protocol.errors import ProtocolError
 
 PAGE = 500
 """Entries of the log that are read at once."""
@@ -67,7 +68,7 @@ class Mender:
                 with trio.fail_after(READ_SECONDS):
                     if await self._read_on(room):
                         return
-        except (ValueError, KeyError, TypeError) as error:
+        except (ProtocolError, ValueError, LookupError, TypeError) as error:
             raise Refused(f"unreadable: {error}") from error
 
     async def _read_on(self, room: Room) -> bool:

@@ -122,9 +122,13 @@ class PresenceBoard:
         while org.changed:
             some = list(org.changed)[:PER_WRITE]
             found = {each: _present(org.members[each]) for each in some}
-            there = await run(self._call, put_presence(self._layout, organization_id, self._broker_id, found))
             for session_id in some:
-                org.changed.pop(session_id, None)
+                del org.changed[session_id]  # what changes during the write is written after it
+            try:
+                there = await run(self._call, put_presence(self._layout, organization_id, self._broker_id, found))
+            except RedisError:
+                org.changed.update(dict.fromkeys(each for each in some if each in org.members))
+                raise
             if not there and len(org.members) > len(some):
                 org.changed.update(dict.fromkeys(each for each in org.members if each not in found))
         if not org.members and not org.gone and self._orgs.get(organization_id) is org:

@@ -81,7 +81,7 @@ def _check_origin(request: Request, address: ClientAddress, state: DoorState) ->
     origin = request.header(b"origin") if allowed else None
     if origin is not None and origin.lower() not in allowed:
         state.say.warning(
-            "origin",  # whatever it is: a stranger chooses the text, and could make each one new
+            ErrorCode.ORIGIN_NOT_ALLOWED,  # whatever the origin: a stranger chooses it, and could make each one new
             "refused: this origin is not in events.allowed_origins",
             code=ErrorCode.ORIGIN_NOT_ALLOWED,
             path=request.path,

@@ -169,5 +169,11 @@ async def _serve(raw: socket.socket, broker: Broker, limits: PeerLimits) -> None
     async with open_peer(wire, answer, limits) as peer:
         carried = broker.carried.pop(api_key, None)
         await run_control_session(
-            peer, admission.record, api_key, ORG, services, secret=admission.secret, carried=carried
+            peer,
+            admission.record,
+            api_key,
+            admission.record.organization_id,
+            services,
+            secret=admission.secret,
+            carried=carried,
         )

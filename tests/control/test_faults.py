@@ -334,3 +334,25 @@ async def test_a_flood_that_cuts_the_log_shows(valkey: Valkey, monkeypatch: pyte
         for number in range(120):
             flooding.policy_invalidated(ORG, "p", number)
         await eventually(lambda: broker.plane.services.rooms.capped == 20)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"7",
+        b"7 Paused nonsense",
+        b'7 Paused {"workflow_id":"w","state":"Paused","version":"7","reason":null,"updated_at":1}',
+    ],
+)
+async def test_a_damaged_entry_harms_its_organization_alone(broker: Broker, valkey: Valkey, value: bytes) -> None:
+    """Somebody has written nonsense into the store: others are killed as ever, and it can be mended."""
+    valkey.client.hset(LAYOUT.workflows(ORG), "w", value)
+    of_damaged, _ = add_key(valkey)
+    of_healthy, _ = add_key(valkey, "wf", org="healthy")
+    async with await broker.connect(of_damaged) as damaged:
+        async with await broker.connect(of_healthy, org="healthy") as healthy:
+            await snapshot(healthy)
+            await trio.to_thread.run_sync(lambda: publisher(valkey).kill("healthy", "wf"))
+            assert (await healthy.receive_json())["state"] == "Killed"
+        valkey.client.hdel(LAYOUT.workflows(ORG), "w")
+        assert await snapshot(damaged) == {}

@@ -14,6 +14,32 @@ from tests.control.making import KEY, unconnected_plane
 LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
 
 
+async def test_a_change_during_a_write_is_written_too(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """A session that falls silent in the very moment in which it is written down as well is not left like that."""
+    written: list[bool] = []
+
+    async def call(*words: object) -> object:
+        if PUT_PRESENCE.sha in words:
+            written.append(b'"silent":true' in bytes(words[-1]))  # type: ignore[call-overload]
+            if len(written) == 1:
+                member.silent = True
+                services.presence.put(member)
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    services = unconnected_plane(call).services
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+        services.presence.put(member)
+        nursery.start_soon(services.presence.run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert written == [False, True]
+
+
 @pytest.mark.parametrize(("sessions", "writes"), [(500, [500]), (501, [500, 1])])
 async def test_many_at_once(
     sessions: int, writes: list[int], autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
