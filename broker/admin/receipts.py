@@ -9,7 +9,7 @@ from broker.admin.action import Action
 from broker.admin.body import bad_request
 from broker.http import Answer, json_answer, refusal
 from broker.store.presence import read_presence
-from broker.store.receipts import Delivery, Receipt, ReceiptStatus, read_receipt, unreported
+from broker.store.receipts import Delivery, Receipt, is_complete, read_receipt, unreported
 from protocol.codes import ErrorCode
 
 __all__ = ["Sighting", "follow_receipt", "receipts_url", "show_receipts"]
@@ -19,9 +19,6 @@ MAX_WAIT = 30.0
 
 POLL = 0.05
 """Seconds between two looks at a receipt that is waited for."""
-
-GRACE = 1.0
-"""Seconds after the issue for brokers to report, where it cannot be told which of them have agents."""
 
 
 def receipts_url(organization_id: str, message_id: str) -> str:
@@ -108,10 +105,8 @@ async def _look(action: Action, organization_id: str, message_id: str) -> Sighti
     if receipt is None:
         return None
     silent = unreported(receipt, await action.store(read_presence(layout, organization_id)))
-    settled = all(session.status is not Delivery.PENDING for session in receipt.sessions)
-    reported = bool(receipt.brokers) or action.services.clock() - receipt.issued_at / 1000 > GRACE
-    over = receipt.status is ReceiptStatus.SUPERSEDED
-    return Sighting(receipt, silent, over or (settled and reported and not silent))
+    elapsed = action.services.clock() - receipt.issued_at / 1000
+    return Sighting(receipt, silent, is_complete(receipt, silent, elapsed))
 
 
 def _seconds(text: str | None) -> float:

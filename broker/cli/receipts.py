@@ -10,11 +10,9 @@ from broker.cli.output import counted, hint, print_json
 from broker.cli.target import Target
 from broker.store.applied import Applied
 from broker.store.presence import read_presence
-from broker.store.receipts import Delivery, Receipt, ReceiptSession, ReceiptStatus, read_receipt, unreported
+from broker.store.receipts import Delivery, Receipt, ReceiptSession, is_complete, read_receipt, unreported
 
 _POLL = 0.03
-_GRACE = 1.0
-"""Seconds for brokers to report at all, where their number is not known for sure."""
 
 
 def wait_for_receipts(
@@ -51,13 +49,9 @@ class _Watch:
             if session.status is not Delivery.PENDING and session.session_id not in self._shown:
                 self._shown.add(session.session_id)
                 self._show(session)
-        if self._receipt.status is ReceiptStatus.SUPERSEDED:
-            return True
         present = self._target.run(read_presence(layout, self._org))
         self._silent_brokers = unreported(self._receipt, present)
-        reported = len(self._receipt.brokers) >= self._applied.heard or elapsed > _GRACE
-        settled = all(session.status is not Delivery.PENDING for session in self._receipt.sessions)
-        return reported and settled and not self._silent_brokers
+        return is_complete(self._receipt, self._silent_brokers, elapsed, self._applied.heard)
 
     def _show(self, session: ReceiptSession) -> None:
         if self._as_json:

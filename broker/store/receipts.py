@@ -1,6 +1,6 @@
 """Receipts: which brokers and sessions a message was for, and which of them confirmed it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -14,6 +14,9 @@ from broker.store.request import Argument, Operation, command, load_script
 from protocol.states import State
 
 RECEIPT = load_script("receipt")
+
+GRACE: Final = 1.0
+"""Seconds after the issue for brokers to report at all, where it is not known for sure which of them have agents."""
 
 MAX_CLOCK_SKEW: Final = 300.0
 """Seconds that an agent's clock may be off before its receipt says so; such an agent's signatures are refused."""
@@ -161,6 +164,18 @@ def unreported(receipt: Receipt, present: Iterable[PresentSession]) -> tuple[str
         session.broker_id for session in present if session.presence.workflow_id in (None, receipt.workflow_id)
     }
     return tuple(sorted(concerned - receipt.brokers.keys()))
+
+
+def is_complete(receipt: Receipt, silent: Collection[str], elapsed: float, heard: int = 1) -> bool:
+    """Tell whether there is nothing more to wait for: all have reported and settled, or the message is superseded.
+
+    ``silent`` are the brokers that are :func:`unreported`. Fewer reports than brokers ``heard`` the message are waited
+    for until ``elapsed`` seconds since the issue are more than GRACE.
+    """
+    if receipt.status is ReceiptStatus.SUPERSEDED:
+        return True
+    reported = len(receipt.brokers) >= heard or elapsed > GRACE
+    return reported and not silent and all(each.status is not Delivery.PENDING for each in receipt.sessions)
 
 
 def _decode_session(session_id: str, value: str) -> ReceiptSession:

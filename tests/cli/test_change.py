@@ -1,13 +1,17 @@
 """`signalbox kill`, `pause`, `resume` and `status`."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import pytest
 
+from broker.cli.receipts import wait_for_receipts
+from broker.cli.target import Target
+from broker.config import load
 from broker.store.brokers import heartbeat
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
@@ -229,6 +233,20 @@ def test_a_broker_that_does_not_report_is_unknown(
         summary = shell.json("kill", org, "wf", "--wait", "0.3", status=1)[-1]
         assert (summary["confirmed"], summary["unknown_brokers"]) == (1, ["b2"])
         assert "unknown: broker b2" in shell("kill", org, "wf", "--wait", "0.3", status=1).stdout
+
+
+def test_a_broker_that_has_not_reported_when_another_change_comes_is_unknown(
+    shell: Shell, org: str, valkey: Valkey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pause that was taken back before a broker reported is not taken for heard."""
+    run_sync(valkey.client, heartbeat(LAYOUT, "b1", {}))
+    run_sync(valkey.client, put_presence(LAYOUT, org, "b1", {"s1": Presence("k", "wf", 1)}))
+    with closing(Target(load(shell.config), dev=False)) as target:
+        paused = target.publisher.pause(org, "wf")
+        resumed = target.publisher.resume(org, "wf")
+        assert not wait_for_receipts(target, org, "wf", paused, time.monotonic() + 10, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["superseded_by"], summary["unknown_brokers"]) == (resumed.message_id, ["b1"])
 
 
 def test_no_agent_is_connected(shell: Shell, org: str) -> None:

@@ -11,6 +11,7 @@ from broker.store.receipts import (
     ReceiptStatus,
     acknowledge,
     deliver,
+    is_complete,
     mark,
     read_receipt,
 )
@@ -104,3 +105,25 @@ def test_which_messages_have_receipts(valkey: Valkey) -> None:
     assert (receipt.type, receipt.workflow_id, receipt.state) == ("approval_resolved", "wf", None)
     for other in (policy, resumed):
         assert done(valkey, read_receipt(LAYOUT, ORG, other.message_id)) is None
+
+
+def test_when_there_is_nothing_more_to_wait_for(valkey: Valkey) -> None:
+    """A receipt is complete when every broker has reported, or had the time to, and every session has settled."""
+    message = change(valkey, State.PAUSED).message_id
+
+    def complete(*silent: str, elapsed: float = 0.0, heard: int = 1) -> bool:
+        receipt = done(valkey, read_receipt(LAYOUT, ORG, message))
+        assert receipt is not None
+        return is_complete(receipt, silent, elapsed, heard)
+
+    assert not complete()
+    assert complete(heard=0)
+    assert complete(elapsed=1.1)
+    done(valkey, deliver(LAYOUT, ORG, message, "b1", [Addressee("s1", "k1")]))
+    assert not complete(elapsed=1.1)
+    done(valkey, acknowledge(LAYOUT, ORG, message, "s1", NOW))
+    assert complete()
+    assert not complete(heard=2)
+    assert not complete("b2", elapsed=1.1)
+    change(valkey, State.NORMAL)
+    assert complete("b2")
