@@ -25,16 +25,23 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         )
     for name in config.events.history:
         if name not in config.events.namespaces:
-            yield Problem(f"events.history.{name}", f'"{name}" is not among events.namespaces')
+            message = f'"{name}" is not among events.namespaces'
+            yield Problem(f"events.history.{name}", message, given=("events.namespaces",))
     if config.admin.bind and _collide(parse_bind(config.admin.bind), parse_bind(server.bind)):
-        yield Problem("admin.bind", "must not be the public address, server.bind")
+        yield Problem("admin.bind", "must not be the public address, server.bind", given=("server.bind",))
     if config.redis.data_dir and not config.redis.data_dir.is_absolute():
         yield Problem("redis.data_dir", "must be an absolute path")
     if config.control.log_retention < config.control.replay_window:
-        yield Problem("control.log_retention", "must be at least control.replay_window, which is read from that log")
+        yield Problem(
+            "control.log_retention",
+            "must be at least control.replay_window, which is read from that log",
+            given=("control.replay_window",),
+        )
     if config.limits.max_publication_bytes > config.limits.outbox_bytes:
         yield Problem(
-            "limits.outbox_bytes", "must be at least limits.max_publication_bytes, for the largest event to fit"
+            "limits.outbox_bytes",
+            "must be at least limits.max_publication_bytes, for the largest event to fit",
+            given=("limits.max_publication_bytes",),
         )
 
 
@@ -58,7 +65,8 @@ def check_files(config: Config) -> list[Problem]:
 
 def _exposed(config: Config) -> Iterator[Problem]:
     if config.debug.echo_path and not is_local(config.server.bind):
-        yield Problem("debug.echo_path", f"is for tests: it is refused while server.bind is {config.server.bind}")
+        message = f"is for tests: it is refused while server.bind is {config.server.bind}"
+        yield Problem("debug.echo_path", message, given=("server.bind",))
 
 
 def _missing_files(config: Config) -> Iterator[Problem]:
@@ -71,7 +79,8 @@ def _missing_files(config: Config) -> Iterator[Problem]:
         if path is not None and (reason := _unreadable(path)):
             yield Problem(key, f"{path} {reason}")
     if config.redis.url == "embedded" and config.redis.data_dir is None:
-        yield Problem("redis.data_dir", 'is needed with redis.url = "embedded", so that state outlives a restart')
+        message = 'is needed with redis.url = "embedded", so that state outlives a restart'
+        yield Problem("redis.data_dir", message, given=("redis.url",))
 
 
 def _unreadable(path: Path) -> str | None:

@@ -9,12 +9,14 @@ class Problem:
 
     `key` is dotted (`server.bind`), empty when the file as a whole is meant. `line` counts from 1 in the file; None
     when the value came from elsewhere (`source` then names the environment variable or credential) or is a default.
+    `given` names other keys whose values make it one: while one of these is wrong itself, it may be none.
     """
 
     key: str
     message: str
     line: int | None = None
     source: str | None = None
+    given: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return `key: what is wrong (line N)`, the form that the command line and the log show."""

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,12 +16,28 @@ from broker.config.model import Config, History
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
 
 
-def structure(values: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
-    """Return the configuration that `values` (tables of keys) mean, or None and all that is wrong with them."""
+def structure(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
+    """Return the configuration that `values` (tables of keys) mean, and all that is wrong with them.
+
+    What is wrong has its default in that configuration, so that the rest of it can be looked at nevertheless.
+    """
     try:
         return _converter.structure(values, Config), []
     except ClassValidationError as error:
-        return None, list(_problems(error, ""))
+        problems = _problems(error, "")
+    wrong = {".".join(problem.key.split(".")[:2]) for problem in problems}
+    return _converter.structure(dict(_sound(values, wrong)), Config), problems
+
+
+def _sound(values: Mapping[str, Any], wrong: Set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for section, cls in ((field.name, field.type) for field in attrs.fields(Config)):
+        table = values.get(section)
+        if cls is not None and isinstance(table, Mapping):
+            known = attrs.fields_dict(cls)
+            yield (
+                section,
+                {key: value for key, value in table.items() if key in known and f"{section}.{key}" not in wrong},
+            )
 
 
 def _problems(error: ClassValidationError, key: str) -> list[Problem]:

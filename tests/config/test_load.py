@@ -50,6 +50,7 @@ ping_interval = true
 workflow = {size = 0, x = 1}
 """
     assert problems(text) == [
+        "server.tls_certificate: is needed with server.tls_key (line 1)",
         'server.bnd: unknown key, did you mean "bind"? (line 2)',
         "server.bind: must be a text in quotes, not 5 (line 3)",
         "server.drain_timeout: must be between 0 and 3600, not -1 (line 4)",
@@ -59,6 +60,53 @@ workflow = {size = 0, x = 1}
         "events.history.workflow.size: must be between 1 and 100000, not 0 (line 13)",
         "events.history.workflow.x: unknown key (line 13)",
     ]
+
+
+def test_what_cannot_be_read_hides_nothing_else() -> None:
+    """What settings must be to each other, and what is on the disk, is looked at although others are wrong."""
+    text = """\
+[server]
+bind = 5
+tls_key = "/none"
+tls_certificate = "/none"
+[redis]
+data_dir = "here"
+[limits]
+max_fragments = "many"
+outbox_bytes = 20000
+[admin]
+token_file = "/none"
+"""
+    with pytest.raises(ConfigError) as caught:
+        loads(text, checks=(check_files,))
+    assert [str(problem) for problem in caught.value.problems] == [
+        "server.bind: must be a text in quotes, not 5 (line 2)",
+        "server.tls_key: /none cannot be read: No such file or directory (line 3)",
+        "server.tls_certificate: /none cannot be read: No such file or directory (line 4)",
+        "redis.data_dir: must be an absolute path (line 6)",
+        "limits.max_fragments: must be an integer, not a text (line 8)",
+        "limits.outbox_bytes: must be at least limits.max_publication_bytes, for the largest event to fit (line 9)",
+        "admin.token_file: /none cannot be read: No such file or directory (line 11)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[limits]\nmax_publication_bytes = 'small'\noutbox_bytes = 20000",
+        "[server]\nbind = '0.0.0.0'\n[admin]\nbind = '127.0.0.1:8765'",
+        "[events]\nnamespaces = ['control']\nhistory = {other = {}}",
+        "[control]\nreplay_window = 'long'\nlog_retention = 60",
+        "[redis]\nurl = 'http://h'",
+        "server = 3\n[debug]\necho_path = '/echo'",
+    ],
+)
+def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
+    """What a setting must be to another one is not known while that one is wrong itself."""
+    text += "" if "[redis]" in text else "\n[redis]\nurl = 'redis://h'"
+    with pytest.raises(ConfigError) as caught:
+        loads(text, checks=(check_files,))
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,11 +226,13 @@ def test_problems_of_the_environment_name_the_variable() -> None:
         "SIGNALBOX_LIMITS__OUTBOX_BYTES": "many",
         "SIGNALBOX_SERVER__FOO": "1",
         "SIGNALBOX_LIMITS__MAX_CONNECTIONS": "0",
+        "SIGNALBOX_SERVR__BIND": "1",
     }
     assert sorted(problems("[limits]\nmax_connections = 5", environ)) == [
         "limits.max_connections: must be between 1 and 10000000, not 0 (SIGNALBOX_LIMITS__MAX_CONNECTIONS)",
         "limits.outbox_bytes: must be written as in TOML (SIGNALBOX_LIMITS__OUTBOX_BYTES)",
         "server.foo: unknown key (SIGNALBOX_SERVER__FOO)",
+        'servr: unknown section, did you mean "server"? (SIGNALBOX_SERVR__BIND)',
     ]
 
 
