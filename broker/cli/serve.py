@@ -1,12 +1,14 @@
 """`signalbox serve`: the broker."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from broker.cli.errors import Failure
-from broker.cli.target import config_file, config_options, load_config, wrong_config
-from broker.config import Config, ConfigError, check_files
+from broker.cli.service import load_service
+from broker.cli.target import config_file, config_options, wrong_config
+from broker.config import ConfigError
 
 
 @click.command()
@@ -17,15 +19,8 @@ def serve(config_path: Path | None, dev: bool) -> None:
     With --dev it brings its own store and a ready key, and prints how to try things out.
     """
     path = config_file(config_path, dev)
-
-    def read() -> Config:
-        config = load_config(path, dev)
-        if not dev and (problems := check_files(config)):
-            raise ConfigError(problems)
-        return config
-
     try:
-        config = read()
+        config = load_service(path, dev)
     except ConfigError as error:
         raise wrong_config(path, error) from None
     from broker import observe
@@ -33,7 +28,7 @@ def serve(config_path: Path | None, dev: bool) -> None:
 
     observe.configure(config.log.level, config.log.format)
     try:
-        run_daemon(config, dev=dev, reread=read)
+        run_daemon(config, dev=dev, reread=partial(load_service, path, dev))
     except BaseExceptionGroup as group:
         raise _failure(group) or group from None
     except Exception as error:  # noqa: BLE001  whatever is no sentence for an operator goes on its way

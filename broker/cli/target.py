@@ -59,9 +59,16 @@ class Target:
     def client(self) -> "redis.Redis":
         """A redis-py client that gives bytes."""
         if self._client is None:
+            from broker.link.address import Address
+
+            url = self.url
+            try:
+                Address.parse(url)
+            except ValueError as error:
+                raise Failure(f"redis.url: {error}.", "See: signalbox check-config") from None
             try:
                 self._client = redis.Redis.from_url(
-                    self.url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_REPLY_TIMEOUT
+                    url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_REPLY_TIMEOUT
                 )
             except (ValueError, TypeError, RedisError):
                 raise Failure("redis.url is not a URL that can be used.", "See: signalbox check-config") from None

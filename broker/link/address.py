@@ -58,7 +58,7 @@ class Address:
             options: dict[str, object] = dict(parse_url(url))
         except ValueError as error:
             if str(error).startswith("Invalid value for"):
-                raise ValueError(f"this Redis URL has an {str(error)[0].lower()}{str(error)[1:]}") from None
+                raise ValueError(f"this Redis URL has an {str(error)[0].lower()}{str(error)[1:].rstrip('.')}") from None
             # urllib's words may quote a piece of an unescaped password.
             raise ValueError(
                 "this Redis URL cannot be read: is the port a number, and is each special character of the "
@@ -67,6 +67,9 @@ class Address:
         options.pop("connection_class", None)
         tls_options = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}
         unknown = sorted(options.keys() - _OURS - _POOL_SETTINGS)
+        if unknown and "@" in urlsplit(url).query:
+            # The name may be a piece of a password with a question mark in it.
+            raise ValueError("this Redis URL cannot be read: each special character of the password is percent-encoded")
         if unknown:
             raise ValueError(f"this Redis URL has an unknown option {unknown[0]!r}")
         if scheme == "unix":
@@ -74,6 +77,7 @@ class Address:
                 raise ValueError("a unix:// URL names the socket's path, as in unix:///run/redis/redis.sock")
         else:
             _check_db_path(url, options)
+        _check_place(options)
         if tls_options and scheme != "rediss":
             raise ValueError(f"the option {min(tls_options)!r} needs a rediss:// URL")
         chosen = {name: value for name, value in options.items() if name in _OURS}
@@ -98,6 +102,16 @@ def _check_db_path(url: str, options: dict[str, object]) -> None:
     path = urlsplit(url).path.strip("/")
     if path and "db" not in options:
         raise ValueError("the path of a Redis URL is the number of the db, as in redis://host:6379/0")
+
+
+def _check_place(options: dict[str, object]) -> None:
+    host, path = str(options.get("host", "localhost")), str(options.get("path", ""))
+    try:
+        host.encode("idna")  # as Python does before it asks the resolver
+    except UnicodeError:
+        raise ValueError("the host of this Redis URL is no host name") from None
+    if "\0" in host + path:
+        raise ValueError("this Redis URL has a zero byte where the server is")
 
 
 def _tls_context(options: dict[str, object]) -> ssl.SSLContext:

@@ -30,8 +30,9 @@ def test_check_config_names_every_problem(write_config: Write) -> None:
     assert result.stdout == (
         "server.bind: must be host:port, [v6]:port or unix:/path (line 2)\n"
         "limits.max_fragments: must be between 1 and 1000000, not 0 (line 4)\n"
+        'redis.data_dir: is needed with redis.url = "embedded", so that state outlives a restart\n'
     )
-    assert result.stderr == f"signalbox: 2 problems in {path}.\n"
+    assert result.stderr == f"signalbox: 3 problems in {path}.\n"
 
 
 def test_check_config_looks_at_the_files_too(write_config: Write) -> None:
@@ -39,7 +40,31 @@ def test_check_config_looks_at_the_files_too(write_config: Write) -> None:
     path = write_config('[server]\ntls_certificate = "/no/c"\ntls_key = "/no/k"\n[redis]\nurl = "redis://h"')
     result = run("check-config", "--config", str(path))
     assert result.exit_code == 1
-    assert "server.tls_key: /no/k cannot be read: No such file or directory" in result.stdout
+    assert "server.tls_key: /no/k cannot be read: No such file or directory (line 3)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://:hunter2@localhost/abc", "the path of a Redis URL is the number of the db"),
+        ("redis://:hunter2@localhost?foo=1", "unknown option 'foo'"),
+        ("redis://:hunter2@localhost?db=-3", "the db of a Redis URL is a number from 0"),
+        ("redis://:hunter2@localhost?db=x", "an invalid value for 'db'"),
+        ("redis://:hunter2@localhost?ssl_ca_certs=/x", "the option 'ssl_ca_certs' needs a rediss:// URL"),
+        ("rediss://:hunter2@localhost?ssl_ca_certs=/x", "No such file or directory"),
+        ("redis://:hunter2@local..host", "no host name"),
+    ],
+)
+def test_a_redis_url_that_no_link_can_use(url: str, says: str, write_config: Write) -> None:
+    """What the broker would stumble over at its start is found before, and said by every command alike."""
+    path = str(write_config(f'[redis]\nurl = "{url}"'))
+    for command in (["check-config"], ["serve"], ["keys", "list"]):
+        result = run(*command, "--config", path)
+        assert result.exit_code == 1
+        assert "redis.url: " in result.output
+        assert says in result.output
+        assert "hunter2" not in result.output
+        assert "(line 2)" in result.output or command == ["keys", "list"]
 
 
 def test_check_config_says_when_all_is_right(write_config: Write) -> None:
@@ -89,8 +114,11 @@ def test_a_missing_configuration_is_said(write_config: Write, command: list[str]
 
 def test_the_environment_alone_will_do(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container nobody needs a file."""
+    monkeypatch.delenv("SIGNALBOX_CONFIG", raising=False)
     monkeypatch.setenv("SIGNALBOX_REDIS__URL", valkey.url)
     assert run("keys", "list").exit_code == 0
+    if not DEFAULT_PATH.exists():
+        assert run("check-config").stdout == "the configuration in the environment is right.\n"
 
 
 def test_the_file_can_be_named_in_the_environment(write_config: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,10 @@ def test_password_is_never_shown(url: str, shown: str) -> None:
         ("rediss://h?ssl_cert_reqs=perhaps", "perhaps"),
         ("rediss://h?ssl_wat=1", "ssl_wat"),
         ("unix://", "names the socket's path"),
+        ("redis://a..b", "no host name"),
+        ("redis://h%00", "zero byte"),
+        ("unix:///a%00b", "zero byte"),
+        ("redis://user:1?hunter2=x@h", "percent-encoded"),
     ],
 )
 def test_wrong_urls(url: str, says: str) -> None:

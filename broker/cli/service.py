@@ -1,0 +1,33 @@
+"""The configuration of a broker that is to run, looked at for all that would keep it from starting."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker.cli.target import load_config
+from broker.config import Config, Problem, check_files, load
+
+
+def load_service(path: Path | None, dev: bool) -> Config:
+    """Read the configuration of a broker that is to run; the dev broker brings what others must have.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    return load_config(path, dev) if dev else load(path, checks=(check_files, _check_store))
+
+
+def _check_store(config: Config) -> Iterator[Problem]:
+    from broker.link.address import Address
+    from broker.link.directory import socket_path
+    from broker.link.errors import StartupError
+
+    if config.redis.url != "embedded":
+        try:
+            Address.parse(config.redis.url)
+        except ValueError as error:
+            yield Problem("redis.url", str(error))
+    elif config.redis.data_dir is not None:
+        try:
+            socket_path(config.redis.data_dir)
+        except StartupError as error:
+            yield Problem("redis.data_dir", str(error), given=("redis.url",))
