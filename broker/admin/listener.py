@@ -1,6 +1,5 @@
 """The admin listener: its socket and its connections."""
 
-import os
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -91,7 +90,7 @@ class AdminListener:
         try:
             return (listen(bind, SOCKET_MODE),)
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
+            why = error.strerror or str(error)
             self._say.error("listen", "the admin listener cannot open: trying again", on=bind, error=why)
             return ()
 

@@ -42,7 +42,7 @@ def _failure(error: BaseException) -> Failure | None:
 
     if isinstance(error, BaseExceptionGroup):
         return _failure(error.exceptions[0]) if len(error.exceptions) == 1 else None
-    if isinstance(error, StartupError | StoreError):
+    if isinstance(error, StartupError | StoreError | ConfigError):
         return Failure(str(error))
     if isinstance(error, OSError) and error.strerror:
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)

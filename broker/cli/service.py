@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broker.cli.target import load_config
-from broker.config import Config, Problem, check_files, load
+from broker.config import Config, ConfigError, Problem, check_files, load
+from broker.store.errors import SealError
+from broker.store.master_key import open_sealer
 
 
 def load_service(path: Path | None, dev: bool) -> Config:
@@ -13,7 +15,7 @@ def load_service(path: Path | None, dev: bool) -> Config:
     Raises:
         ConfigError: with every problem there is.
     """
-    return load_config(path, dev) if dev else load(path, checks=(check_files, _check_store))
+    return load_config(path, dev) if dev else load(path, checks=(check_files, _check_store, _check_secrets))
 
 
 def _check_store(config: Config) -> Iterator[Problem]:
@@ -31,3 +33,17 @@ def _check_store(config: Config) -> Iterator[Problem]:
             socket_path(config.redis.data_dir)
         except StartupError as error:
             yield Problem("redis.data_dir", str(error), given=("redis.url",))
+
+
+def _check_secrets(config: Config) -> Iterator[Problem]:
+    from broker.http.certificate import server_context
+
+    if config.server.tls_certificate is not None and config.server.tls_key is not None:
+        try:
+            server_context(config.server.tls_certificate, config.server.tls_key)
+        except ConfigError as error:
+            yield from error.problems
+    try:
+        open_sealer(config.redis.master_key_file)
+    except SealError as error:
+        yield Problem("redis.master_key_file", str(error).removeprefix("redis.master_key_file "))

@@ -22,6 +22,8 @@ class UnixBind:
 
 def parse_bind(text: str) -> TcpBind | UnixBind:
     """Read a bind string; ValueError says what it should look like."""
+    if "\0" in text:
+        raise ValueError("must not have a zero byte")
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
@@ -41,6 +43,10 @@ def parse_bind(text: str) -> TcpBind | UnixBind:
         raise ValueError(f"an IPv6 address stands in brackets: [{host}]:{port}")
     if not host:
         raise ValueError("a host is missing; to listen on every address write 0.0.0.0 or [::]")
+    try:
+        host.encode("idna")  # as Python does before it asks the resolver
+    except UnicodeError:
+        raise ValueError(f'"{host}" is no host name') from None
     return TcpBind(host, port)
 
 

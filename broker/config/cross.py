@@ -76,14 +76,15 @@ def _missing_files(config: Config) -> Iterator[Problem]:
         ("admin.token_file", config.admin.token_file),
         ("redis.master_key_file", config.redis.master_key_file),
     ):
-        if path is not None and (reason := _unreadable(path)):
+        if path is not None and (reason := unreadable(path)):
             yield Problem(key, f"{path} {reason}")
     if config.redis.url == "embedded" and config.redis.data_dir is None:
         message = 'is needed with redis.url = "embedded", so that state outlives a restart'
         yield Problem("redis.data_dir", message, given=("redis.url",))
 
 
-def _unreadable(path: Path) -> str | None:
+def unreadable(path: Path) -> str | None:
+    """Return why a file cannot be read, as half a sentence that reads well after its path; None if it can."""
     try:
         with path.open("rb") as file:
             return None if file.read(1) else "is empty"

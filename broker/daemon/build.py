@@ -24,6 +24,7 @@ from broker.events.fanout import FanOut
 from broker.events.hub import Hub
 from broker.events.services import EventServices
 from broker.events.session import run_event_session
+from broker.http.certificate import server_context
 from broker.keys import KeyCache, Tickets
 from broker.observe import Counters, get_logger
 from broker.store.drive import run
@@ -133,6 +134,7 @@ def build(config: Config, links: Links, counters: Counters, *, durable: bool = T
 
     Raises:
         SealError: there is no master key where the configuration says.
+        ConfigError: TLS cannot be spoken with the certificate and key that it names.
     """
     broker_id = secrets.token_hex(6)
     layout = Layout(config.redis.prefix)
@@ -261,16 +263,8 @@ def open_ring(sockets: int) -> Ring | None:
 
 
 def load_tls(config: Config) -> ssl.SSLContext | None:
-    """Return the TLS context for the configured certificate, None without one.
-
-    Raises:
-        OSError: a file cannot be read (`ssl.SSLError`, one of them: it is no certificate, or not for this key).
-    """
+    """Return the TLS context for the configured certificate, None without one; raises ConfigError."""
     server = config.server
     if server.tls_certificate is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(server.tls_certificate, server.tls_key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    return server_context(server.tls_certificate, server.tls_key or server.tls_certificate)

@@ -28,6 +28,7 @@ from broker.daemon.startup import StoreCheck, refuse_exposed_echo
 from broker.http.listener import describe_listener, listen
 from broker.link.address import Address
 from broker.link.embedded import EmbeddedServer
+from broker.link.errors import StartupError
 from broker.observe import Counters, get_logger
 
 ADOPTION_SECONDS = 10.0
@@ -50,9 +51,9 @@ def serve(
         given: sockets to listen on, in place of those that the service manager gave.
 
     Raises:
-        StartupError: Redis cannot be used; a sentence says why.
+        StartupError: Redis cannot be used, or nobody can listen on `server.bind`; a sentence says why.
         StoreError: Redis holds the data of another layout.
-        OSError: a listener cannot be opened.
+        ConfigError: TLS cannot be spoken with the certificate and key.
     """
     faulthandler.enable()  # the watchdog's SIGABRT then leaves in the log where the loop hung
     life = _Life(config, dev, reread, Notifier.of(), given or inherited(), Signals(reloads=not dev))
@@ -111,7 +112,7 @@ class _Life:
             await self.links.end()
 
     async def _open_the_door(self, broker: Broker, store: StoreCheck) -> None:
-        listeners = self.given.public or (listen(self.config.server.bind),)
+        listeners = self.given.public or (_listen(self.config.server.bind),)
         try:
             if not self.dev:
                 refuse_exposed_echo(self.config, map(describe_listener, listeners))
@@ -173,6 +174,13 @@ class _Life:
     async def _cut_short(self, scope: trio.CancelScope) -> None:
         await self.signals.hurry.wait()
         scope.cancel()
+
+
+def _listen(bind: str) -> socket.socket:
+    try:
+        return listen(bind)
+    except OSError as error:
+        raise StartupError(f"server.bind: cannot listen on {bind}: {error.strerror or error}") from None
 
 
 def _status(store: StoreCheck) -> str:

@@ -31,6 +31,15 @@ async def test_an_address_that_is_taken(valkey: Valkey, monkeypatch: pytest.Monk
     assert [line["error"] for line in complaints] == ["Address already in use"]
 
 
+async def test_an_address_that_is_none(valkey: Valkey) -> None:
+    """What the resolver has against an address is said in its own words."""
+    with capture_logs() as logs:
+        async with running_site(valkey, None, bind="[fe80::1%nowhere]:0"):
+            pass
+    (complaint,) = [line for line in logs if line["log_level"] == "error"]
+    assert (complaint["on"], complaint["error"]) == ("[fe80::1%nowhere]:0", "Name or service not known")
+
+
 async def test_inherited_sockets(valkey: Valkey) -> None:
     """Sockets from the service manager are served instead of admin.bind."""
     given = socket.create_server(("127.0.0.1", 0))

@@ -43,6 +43,20 @@ def test_check_config_looks_at_the_files_too(write_config: Write) -> None:
     assert "server.tls_key: /no/k cannot be read: No such file or directory (line 3)" in result.stdout
 
 
+def test_check_config_looks_into_the_files(write_config: Write, tmp_path: Path) -> None:
+    """What is no certificate, or no master key, is found before the broker is started with it."""
+    junk = tmp_path / "junk"
+    junk.write_text("junk")
+    path = write_config(
+        f'[server]\ntls_certificate = "{junk}"\ntls_key = "{junk}"\n'
+        f'[redis]\nurl = "redis://h"\nmaster_key_file = "{junk}"\n'
+    )
+    assert run("check-config", "--config", str(path)).stdout.splitlines() == [
+        f"server.tls_certificate: {junk} is no certificate in PEM form (line 2)",
+        f"redis.master_key_file: {junk} must hold 64 hex digits, as `openssl rand -hex 32` makes them (line 6)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

@@ -168,7 +168,20 @@ def test_a_single_problem(text: str, complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bind", ["127.0.0.1", "127.0.0.1:", ":80", "h:70000", "::1:80", "h:８０", "unix:relative", "unix:/" + "x" * 107]
+    "bind",
+    [
+        "127.0.0.1",
+        "127.0.0.1:",
+        ":80",
+        "h:70000",
+        "::1:80",
+        "h:８０",
+        "unix:relative",
+        "a..b:80",
+        "a\\u0000b:80",
+        "unix:/\\u0000",
+        "unix:/" + "x" * 107,
+    ],
 )
 def test_a_bind_that_nobody_can_listen_on(bind: str) -> None:
     """What is no host:port, [v6]:port or unix:/path is refused."""
