@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import attrs
 import click
@@ -178,7 +179,7 @@ def redis_url(config: Config, dev: bool) -> str:
             "For the broker that `make run` started, use --dev.",
         )
     try:
-        return f"unix://{socket_path(config.redis.data_dir or dev_directory())}"
+        return f"unix://{quote(str(socket_path(config.redis.data_dir or dev_directory())))}"
     except StartupError as error:
         raise Failure(str(error)) from None
 

@@ -1,10 +1,8 @@
 """Reading a configuration: the file, then credentials, then the environment, then all checks at once."""
 
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -14,6 +12,7 @@ from broker.config.lines import key_lines
 from broker.config.model import Config
 from broker.config.override import overrides
 from broker.config.structure import structure
+from broker.config.toml import read_toml
 
 DEFAULT_PATH = Path("/etc/signalbox/signalbox.toml")
 
@@ -50,8 +49,8 @@ def loads(text: str, environ: Mapping[str, str] | None = None, checks: Sequence[
         ConfigError: with every problem there is.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = read_toml(text)
+    except ValueError as error:
         raise ConfigError([Problem("", f"not valid TOML: {error}")]) from None
     problems: list[Problem] = []
     sources: dict[str, str] = {}

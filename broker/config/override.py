@@ -1,6 +1,5 @@
 """Values from outside the file: systemd credentials, then environment variables, which win."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin
@@ -8,6 +7,7 @@ from typing import Any, Literal, get_origin
 import attrs
 
 from broker.config.model import Config
+from broker.config.toml import read_toml
 
 _ENVIRONMENT = "SIGNALBOX_"
 
@@ -76,6 +76,6 @@ def _parse(section: str, key: str, text: str, source: str) -> Override:
     if get_origin(wanted) is tuple and not text.lstrip().startswith("["):
         return Override(section, key, [part.strip() for part in text.split(",") if part.strip()], source)
     try:
-        return Override(section, key, tomllib.loads(f"value = {text}")["value"], source)
-    except tomllib.TOMLDecodeError:
+        return Override(section, key, read_toml(f"value = {text}")["value"], source)
+    except ValueError:
         return Override(section, key, None, source, "must be written as in TOML")

@@ -15,6 +15,9 @@ from broker.config.model import Config, History
 
 _TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
 
+_INTEGER_BITS = 63
+"""Besides the sign: larger ones are none in TOML 1.0, though tomllib reads them, and overflow floats."""
+
 
 def structure(values: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
     """Return the configuration that `values` (tables of keys) mean, and all that is wrong with them.
@@ -73,7 +76,11 @@ def _read(wanted: Any, value: object) -> Any:
         return _read(str, value)
     if wanted == Path | None:
         text = _read(str, value)
+        if "\0" in text:
+            raise ValueError("must be a path, which has no zero byte")
         return Path(text) if text else None
+    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+        raise ValueError(f"must be {_TYPE_NAMES[wanted]}, not {_shown(value)}")
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
@@ -85,6 +92,8 @@ def _shown(value: object) -> str:
     """Name the kind of a wrong value; the value itself might be a secret."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+        return "an integer of more than 64 bits"
     if isinstance(value, int | float):
         return f"{value}"
     kinds: list[tuple[type, str]] = [(str, "a text"), (list, "an array"), (dict, "a table")]

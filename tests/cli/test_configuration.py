@@ -81,6 +81,13 @@ def test_a_redis_url_that_no_link_can_use(url: str, says: str, write_config: Wri
         assert "(line 2)" in result.output or command == ["keys", "list"]
 
 
+def test_check_config_finds_a_data_dir_that_is_too_long(write_config: Write) -> None:
+    """The store's socket is in that directory, and the path of a socket is short."""
+    result = run("check-config", "--config", str(write_config(f'[redis]\ndata_dir = "/{"x" * 100}"\n')))
+    assert result.exit_code == 1
+    assert "is too long for a unix socket: choose a shorter directory (line 2)" in result.stdout
+
+
 def test_check_config_says_when_all_is_right(write_config: Write) -> None:
     """Nothing wrong is exit status 0."""
     path = write_config('[redis]\nurl = "redis://h"\n')

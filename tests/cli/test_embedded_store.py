@@ -33,6 +33,18 @@ async def test_a_store_that_hangs(
     assert "its embedded store does not answer" in hung.stderr
 
 
+@pytest.mark.parametrize("name", ["a%20b?c#d", "a b", "ä"])
+async def test_a_directory_with_any_name(
+    name: str, write_config: Callable[[str], Path], tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """Commands find the store of a broker whatever characters are in its path."""
+    data = tmp_path / name
+    server = EmbeddedServer(data)
+    await nursery.start(server.run)
+    shell = Shell(write_config(f'[redis]\nurl = "embedded"\ndata_dir = "{data}"\n'))
+    await trio.to_thread.run_sync(shell, "status", "acme")
+
+
 def test_a_broker_that_is_down(shell: Shell) -> None:
     """`tail` says in the system's words why it cannot connect."""
     refused = shell("tail", "--url", "http://127.0.0.1:1", "--token", "nr_live_x", "workflow:a", status=1)

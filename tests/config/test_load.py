@@ -155,6 +155,21 @@ def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
             "[debug]\necho_path = '/ws/echo'",
             "debug.echo_path: must not begin with one of the broker's own: api, health, healthz, ws (line 2)",
         ),
+        ("[limits]\nmax_fragments = " + "1" * 5000, "not valid TOML: a number has too many digits (at line 2)"),
+        ("x = " + "[" * 20000, "not valid TOML: its arrays or tables are nested too deeply"),
+        (
+            "[limits]\nmax_fragments = 0x" + "f" * 5000,
+            "limits.max_fragments: must be an integer, not an integer of more than 64 bits (line 2)",
+        ),
+        (
+            "[limits]\nclose_timeout = 1" + "0" * 400,
+            "limits.close_timeout: must be a number, not an integer of more than 64 bits (line 2)",
+        ),
+        (
+            "[log]\nlevel = 0x" + "f" * 5000,
+            "log.level: must be a text in quotes, not an integer of more than 64 bits (line 2)",
+        ),
+        ('[redis]\ndata_dir = "/a\\u0000b"', "redis.data_dir: must be a path, which has no zero byte (line 2)"),
         ("[log]\nlevel =", "not valid TOML: Invalid value (at end of document)"),
         (
             "[server]\ntrusted_proxies = ['10.0.0.1/8']",
@@ -237,12 +252,16 @@ def test_problems_of_the_environment_name_the_variable() -> None:
     """Who set a variable wrong is not sent to look in the file."""
     environ = {
         "SIGNALBOX_LIMITS__OUTBOX_BYTES": "many",
+        "SIGNALBOX_LIMITS__MAX_FRAGMENTS": "1" * 5000,
+        "SIGNALBOX_EVENTS__NAMESPACES": "[" * 20000,
         "SIGNALBOX_SERVER__FOO": "1",
         "SIGNALBOX_LIMITS__MAX_CONNECTIONS": "0",
         "SIGNALBOX_SERVR__BIND": "1",
     }
     assert sorted(problems("[limits]\nmax_connections = 5", environ)) == [
+        "events.namespaces: must be written as in TOML (SIGNALBOX_EVENTS__NAMESPACES)",
         "limits.max_connections: must be between 1 and 10000000, not 0 (SIGNALBOX_LIMITS__MAX_CONNECTIONS)",
+        "limits.max_fragments: must be written as in TOML (SIGNALBOX_LIMITS__MAX_FRAGMENTS)",
         "limits.outbox_bytes: must be written as in TOML (SIGNALBOX_LIMITS__OUTBOX_BYTES)",
         "server.foo: unknown key (SIGNALBOX_SERVER__FOO)",
         'servr: unknown section, did you mean "server"? (SIGNALBOX_SERVR__BIND)',
