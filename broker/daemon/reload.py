@@ -1,6 +1,5 @@
 """A new configuration for a running broker: taken as a whole or not at all, and without closing a connection."""
 
-import ssl
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -92,8 +91,6 @@ class Reloader:
             tls = load_tls(new)
         except ConfigError as error:
             problems = [str(problem) for problem in error.problems]
-        except (OSError, ssl.SSLError) as error:
-            problems = [f"server.tls_certificate: {error}"]
         else:
             changed = changed_keys(old, new)
             waiting = sorted(NEEDS_RESTART.intersection(changed))
