@@ -11,7 +11,6 @@ from broker.link.connection import DEMOTED
 from broker.link.errors import LinkDown
 from broker.link.link import Link
 from broker.link.subscriptions import SubscriptionLink
-from broker.observe import Counters
 
 Push = list[list[bytes]]
 
@@ -52,7 +51,7 @@ class Links:
             task_status.started()
 
 
-def build_links(address: Address, counters: Counters) -> Links:
+def build_links(address: Address) -> Links:
     """Make the links; nothing is connected yet. One that finds the server demoted has all leave it."""
     hearers = Hearers()
 
@@ -64,11 +63,7 @@ def build_links(address: Address, counters: Counters) -> Links:
         if hearers.events is not None:
             await hearers.events(batch)
 
-    def reconnected() -> None:
-        counters.redis_reconnects += 1
-
     def commands_up() -> None:
-        reconnected()
         for hearer in hearers.commands_up:
             hearer()
 
@@ -93,7 +88,6 @@ def build_links(address: Address, counters: Counters) -> Links:
             "signalbox-control",
             on_push=on_control,
             on_restored=control_restored,
-            on_up=reconnected,
             on_down=on_down,
         ),
         SubscriptionLink(
@@ -101,7 +95,6 @@ def build_links(address: Address, counters: Counters) -> Links:
             "signalbox-events",
             on_push=on_events,
             on_restored=events_restored,
-            on_up=reconnected,
             on_down=on_down,
         ),
         hearers,

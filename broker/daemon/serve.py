@@ -95,7 +95,7 @@ class _Life:
         return address
 
     async def _work_with(self, address: Address) -> None:
-        links = build_links(address, self.counters)
+        links = build_links(address)
         async with trio.open_nursery() as connections_to_redis:
             await connections_to_redis.start(self.links.run, links.run)
             broker = build(self.config, links, self.counters, durable=not self.dev)

@@ -62,7 +62,6 @@ class Counters:
     # keys and the store
     key_lookups: int = 0
     key_cache_hits: int = 0
-    redis_reconnects: int = 0  # connections made, over all links
     gap_repairs: int = 0
 
     # gauges: what there is now

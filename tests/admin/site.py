@@ -119,7 +119,7 @@ async def running_site(
         admin=Admin(bind=bind, token_file=token_file),
     )
     counters = Counters()
-    links = build_links(Address.parse(valkey.url), counters)
+    links = build_links(Address.parse(valkey.url))
     with listen(config.server.bind) as public:
         async with trio.open_nursery() as nursery:
             for link in links.all:

@@ -49,7 +49,7 @@ def test_a_kernel_without_io_uring_is_no_obstacle() -> None:
 async def test_the_fan_out_works_as_it_was_configured(sockets: int) -> None:
     """From how many sockets on io_uring is used is what the configuration says; 0 is never."""
     counters = Counters()
-    links = build_links(Address.parse("redis://127.0.0.1:1"), counters)
+    links = build_links(Address.parse("redis://127.0.0.1:1"))
     with rings.open_ring():
         fan_out = build(Config(server=Server(io_uring_from=sockets)), links, counters).fan_out
     assert (fan_out.ring is not None, fan_out.ring_from) == (sockets > 0, sockets)
@@ -60,7 +60,7 @@ async def test_the_fan_out_works_as_it_was_configured(sockets: int) -> None:
 async def test_one_instrument_times_the_passes_of_the_loop() -> None:
     """The one that runs is the one that the door asks."""
     counters = Counters()
-    links = build_links(Address.parse("redis://127.0.0.1:1"), counters)
+    links = build_links(Address.parse("redis://127.0.0.1:1"))
     broker = build(Config(server=Server(io_uring_from=0)), links, counters)
     assert broker.lag.run in broker.workers
     assert broker.door.state.services.passes is broker.lag

@@ -6,13 +6,12 @@ from redis.exceptions import ReadOnlyError
 
 from broker.daemon.links import build_links
 from broker.link.address import Address
-from broker.observe import Counters
 from tests.conftest import Valkey
 
 
 async def test_a_demoted_server_is_left_by_all(valkey: Valkey, nursery: trio.Nursery) -> None:
     """When a write finds the server a replica, the subscriptions move too: what is published goes to its successor."""
-    links = build_links(Address.parse(valkey.url), Counters())
+    links = build_links(Address.parse(valkey.url))
     await nursery.start(links.run)
     assert all(link.state.up for link in links.all)
     valkey.client.replicaof("127.0.0.1", "1")

@@ -48,7 +48,7 @@ async def whole_broker(url: str, config: Config, *, durable: bool = False) -> As
     """
     config = attrs.evolve(config, redis=attrs.evolve(config.redis, url=url), admin=Admin(bind=""))
     counters = Counters()
-    links = build_links(Address.parse(url), counters)
+    links = build_links(Address.parse(url))
     with listen("127.0.0.1:0") as listener:
         async with trio.open_nursery() as process:
             for link in links.all:
