@@ -10,12 +10,14 @@ from broker.store.master_key import open_sealer
 
 
 def load_service(path: Path | None, dev: bool) -> Config:
-    """Read the configuration of a broker that is to run; the dev broker brings what others must have.
+    """Read the configuration of a broker that is to run; the dev broker brings the store that others must have.
 
     Raises:
         ConfigError: with every problem there is.
     """
-    return load_config(path, dev) if dev else load(path, checks=(check_files, _check_store, _check_secrets))
+    if dev:
+        return load_config(path, dev, checks=(_check_certificate,))
+    return load(path, checks=(check_files, _check_store, _check_certificate, _check_master_key))
 
 
 def _check_store(config: Config) -> Iterator[Problem]:
@@ -35,7 +37,7 @@ def _check_store(config: Config) -> Iterator[Problem]:
             yield Problem("redis.data_dir", str(error), given=("redis.url",))
 
 
-def _check_secrets(config: Config) -> Iterator[Problem]:
+def _check_certificate(config: Config) -> Iterator[Problem]:
     from broker.http.certificate import server_context
 
     if config.server.tls_certificate is not None and config.server.tls_key is not None:
@@ -43,6 +45,9 @@ def _check_secrets(config: Config) -> Iterator[Problem]:
             server_context(config.server.tls_certificate, config.server.tls_key)
         except ConfigError as error:
             yield from error.problems
+
+
+def _check_master_key(config: Config) -> Iterator[Problem]:
     try:
         open_sealer(config.redis.master_key_file)
     except SealError as error:

@@ -3,7 +3,7 @@
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from broker.cli.errors import Failure
 from broker.config import Config, ConfigError, Redis, load
-from broker.config.load import DEFAULT_PATH
+from broker.config.load import DEFAULT_PATH, Check
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
 from broker.store.errors import SealError, WrongSchema
@@ -228,9 +228,13 @@ def named_file(path: Path | None, dev: bool) -> Path | None:
     return None
 
 
-def load_config(path: Path | None, dev: bool) -> Config:
-    """Read a configuration; raises ConfigError."""
-    return as_dev(load(path)) if dev else load(path)
+def load_config(path: Path | None, dev: bool, checks: Sequence[Check] = ()) -> Config:
+    """Read a configuration, and look at it as `load` does; raises ConfigError."""
+    if not dev:
+        return load(path, checks=checks)
+    # What is wrong with a store that is somebody else's keeps nobody from the dev broker.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SIGNALBOX_REDIS__")}
+    return as_dev(load(path, environ, checks))
 
 
 def as_dev(config: Config) -> Config:

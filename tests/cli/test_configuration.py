@@ -122,6 +122,27 @@ def test_dev_goes_before_the_environment(
     assert run(*command, "--dev", "--config", "other.toml").exit_code == 2
 
 
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_the_dev_brokers_certificate_is_looked_into(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps the dev broker from starting is found by check-config, and before its store is started."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for key in ("CERTIFICATE", "KEY"):
+        monkeypatch.setenv(f"SIGNALBOX_SERVER__TLS_{key}", "/no/file")
+    result = run(command, "--dev")
+    assert result.exit_code == 1
+    assert "server.tls_key: /no/file cannot be read: No such file or directory" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_wrong_with_another_store_is_not_wrong_with_dev(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says about [redis] is for others, and the dev broker does not even complain about it."""
+    monkeypatch.setenv("SIGNALBOX_REDIS__DATA_DIR", "relative")
+    monkeypatch.setenv("SIGNALBOX_REDIS__CLUSTER", "true")
+    assert run("check-config", "--dev").exit_code == 0
+
+
 @pytest.mark.parametrize("command", [["status", "acme"], ["keys", "list"], ["kill", "acme", "wf"]])
 def test_a_missing_configuration_is_said(write_config: Write, command: list[str], tmp_path: Path) -> None:
     """A file that is not there, or not right, is one sentence and exit status 1."""
