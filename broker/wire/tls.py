@@ -29,16 +29,22 @@ _AT_ONCE = 4096
 """How many bytes OpenSSL is given at one time: a key update of 27 bytes costs 12 µs, and 25 if it is to be answered."""
 
 MAX_BARREN = 65536
-"""How many bytes may come that hold no data (key updates, padding, empty records), beyond what follows."""
+"""How many bytes may come that hold no data (key updates, empty records), beyond what follows."""
 
 _ANSWER_WEIGHT = 8
 """For how many of them a byte counts that OpenSSL wants to answer."""
 
-BARREN_PER_READ = 512
-"""So many for each piece of data, for the records' own overhead and some padding (RFC 8446 section 5.4)."""
+BARREN_PER_READ = _LONGEST_RECORD
+"""So many for each piece of data: its record may be padded to the full (RFC 8446 section 5.4).
+
+Some clients pad everything they say, also a thousand subscriptions in a row: "RecordPadding" in openssl.cnf does that.
+"""
 
 BARREN_PER_SECOND = 4096
-"""And so many for each second between two pieces of data, for a client that pads its records to the full."""
+"""And so many for each second between two pieces of data, for a client that hides when it is silent."""
+
+_CHEAP = 512
+"""Up to so many with a piece of data are the records' own overhead; after more of them others have their turns."""
 
 
 def _record_size(data: bytes) -> int:
@@ -124,7 +130,7 @@ class TlsWire(PlainWire):
                 raise WireBroken(f"TLS: {error.reason or error}") from None
             else:
                 now = trio.current_time()
-                if self._barren <= BARREN_PER_READ:
+                if self._barren <= _CHEAP:
                     self._barren = 0
                 else:
                     self._forgive(len(data), now - self.last_heard)
@@ -207,7 +213,9 @@ class TlsWire(PlainWire):
 
     def _forgive(self, size: int, seconds: float) -> None:
         """Count data that has come, that many seconds after the last."""
-        self._barren = max(0, self._barren - size - BARREN_PER_READ - int(seconds * BARREN_PER_SECOND))
+        barren = self._barren - size
+        least = 1 if barren > _CHEAP else 0  # so that a turn is taken before more is read: see `_bear_with_it`
+        self._barren = max(least, barren - BARREN_PER_READ - int(seconds * BARREN_PER_SECOND))
 
     async def _flush(self) -> None:
         output = self._take_unsaid()

@@ -16,7 +16,7 @@ import trustme
 from broker.wire.outbox import Outbox
 from broker.wire.passes import Passes
 from broker.wire.plain import PlainWire, WireBroken
-from broker.wire.tls import BARREN_PER_SECOND, MAX_BARREN, TlsWire
+from broker.wire.tls import MAX_BARREN, TlsWire
 from broker.wire.turnstile import Turnstile
 from protocol.frames import text_frame
 from tests.support.tls_records import ClientRecords
@@ -167,7 +167,7 @@ async def test_a_flood_of_new_keys_ends_the_connection(
     client, records = odd
     flood = b""
     while len(flood) < 2 * MAX_BARREN:
-        flood += b"".join(records.key_update(is_requested) for _ in range(100))
+        flood += b"".join(records.key_update(is_requested) for _ in range(2000))
         flood += records.data(data) if data else b""
     client.theirs.send(flood)
     with pytest.raises(WireBroken, match="no data"):
@@ -196,10 +196,22 @@ async def test_others_have_their_turns_during_a_flood(odd: tuple[Client, ClientR
     assert received == [b"at last"]
 
 
-async def test_a_client_that_changes_keys_or_pads_is_served(
-    odd: tuple[Client, ClientRecords], autojump_clock: trio.testing.MockClock
-) -> None:
-    """New keys before every message, padding to 512 bytes at any speed, and to the full at times: all that is TLS."""
+async def test_data_in_between_earns_no_turns(odd: tuple[Client, ClientRecords]) -> None:
+    """Whoever says a word now and then is not cut off for it, but waits in that line all the same."""
+    client, records = odd
+    turns = client.wire._turns = Turnstile(1, 1000, -1, Passes())
+    flood = b"".join(records.key_update(False) for _ in range(100)) + records.data(b"a word")
+    client.theirs.send(flood)
+    assert await client.wire.receive_some() == b"a word"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.wire.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        assert turns.waiting == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_changes_keys_or_pads_is_served(odd: tuple[Client, ClientRecords]) -> None:
+    """New keys before every message, and padding to a few bytes or to the full, at any speed: all that is TLS."""
     client, records = odd
     for _ in range(300):
         client.theirs.send(records.key_update(True) + records.data(b"new key"))
@@ -207,10 +219,8 @@ async def test_a_client_that_changes_keys_or_pads_is_served(
         client.theirs.send(records.data(b"padded", 512 - 6))
         assert await client.wire.receive_some() == b"padded"
         client.pass_on()
-    for _ in range(20):
-        client.theirs.send(records.data(b"rarely", 16_300))
-        assert await client.wire.receive_some() == b"rarely"
-        await trio.sleep(16_384 / BARREN_PER_SECOND)
+        client.theirs.send(records.data(b"to the full", 16_300))
+        assert await client.wire.receive_some() == b"to the full"
     client.pass_on()
     assert client.received(client.wire.encrypt(b"understood")) == b"understood"
 
