@@ -13,8 +13,8 @@ from broker.observe.counters import Counters
 from broker.wire.alarms import Alarms
 
 HistoryReader = Callable[[str, str, int], Awaitable[tuple[bool, list[tuple[str, bytes]]]]]
-"""Given (channel, offset, the bytes that there may be), returns whether nothing is missing, and the (offset, payload)
-pairs after it."""
+"""Given (channel, offset, the bytes that their frames may have together), returns whether nothing is missing, and the
+(offset, payload) pairs after it."""
 
 RECOVERIES_AT_ONCE = 16
 """Histories that are read at one time, one for a session: kills share the command link with what they bring."""

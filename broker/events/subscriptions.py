@@ -31,6 +31,9 @@ HISTORY_SECONDS = 10.0
 RETRY_SECONDS = 0.1
 """Between two tries to read a history while the command link is down."""
 
+ANSWER_BYTES = 2048
+"""Room that is left beside a history for `subscribed`, which says that it comes, and for a few pings."""
+
 
 class Subscriptions:
     """The channels of one session, and the queue of what it has asked for.
@@ -189,14 +192,15 @@ class Subscriptions:
     async def _read_history(self, channel: Channel, since: str) -> tuple[CatchUp, bool, list[tuple[str, bytes]]]:
         """Hold the channel back, then read what was missed; waits, for a while, for a command link that is down."""
         deadline = trio.current_time() + HISTORY_SECONDS
-        most_bytes = self._peer.outbox.limit
+        outbox = self._peer.outbox
         while True:
-            catch_up = CatchUp(most_bytes)
+            catch_up = CatchUp(outbox.limit)
             try:
                 await channel.confirmation.wait()
                 async with self._services.recoveries:
                     channel.join(self._peer.id, catch_up)
-                    recovered, missed = await self._services.history(channel.name, since, most_bytes)
+                    room = max(0, outbox.limit - outbox.pending - ANSWER_BYTES)
+                    recovered, missed = await self._services.history(channel.name, since, room)
             except LinkDown:
                 if trio.current_time() > deadline:
                     return catch_up, False, []

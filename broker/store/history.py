@@ -90,7 +90,7 @@ def history_since(
 ) -> Operation[tuple[bool, list[tuple[str, bytes]]]]:
     """Read the events after the offset ``since``, oldest first, each as (offset, the payload as it was published).
 
-    The first of the pair tells whether they are all: the event at ``since`` must still be there, and the payloads may
+    The first of the pair tells whether they are all: the event at ``since`` must still be there, and their frames may
     have ``most_bytes`` together. If not, or if ``since`` is no offset, the list is empty.
     """
     if not _OFFSET.fullmatch(since) or max(offset_key(since)) >= 2**64:

@@ -8,6 +8,7 @@ from redis.exceptions import NoPermissionError
 
 from broker.config.model import Events, History
 from broker.events.services import RECOVERIES_AT_ONCE, EventServices, HistoryReader
+from broker.events.subscriptions import ANSWER_BYTES
 from broker.link.errors import LinkDown
 from broker.wire.alarms import Alarms
 from tests.events.browser import LIMITS, confirm, session, subscribe, surroundings
@@ -115,4 +116,30 @@ async def test_recoveries_at_once() -> None:
         answer.set()
         for browser in browsers:
             assert (await browser.hear())["recovered"] is False
-    assert (most, asked_for) == (RECOVERIES_AT_ONCE, {LIMITS.outbox_bytes})
+    assert (most, asked_for) == (RECOVERIES_AT_ONCE, {LIMITS.outbox_bytes - ANSWER_BYTES})
+
+
+async def test_histories_that_do_not_fit_together() -> None:
+    """A client that comes back to many channels, and reads slowly, is told what is not recovered, and is kept."""
+    event = b'{"type":"kept","offset":"1-2","text":"%b"}' % (b"x" * 50_000)
+    missed = [("1-2", event)] * (LIMITS.outbox_bytes * 6 // 10 // len(event))
+
+    async def history(_channel: str, _since: str, most_bytes: int) -> tuple[bool, list[tuple[str, bytes]]]:
+        await trio.lowlevel.checkpoint()
+        return (True, missed) if len(missed) * len(event) <= most_bytes else (False, [])
+
+    services = keeping(history)
+    channels = [f"workflow:{number}" for number in range(8)]
+    async with session(services) as browser:
+        await browser.say(*({**subscribe(name), "since": "1-1"} for name in channels))
+        for name in channels:
+            await trio.testing.wait_all_tasks_blocked()
+            confirm(services, name)
+        await trio.testing.wait_all_tasks_blocked()
+        answers: dict[str, bool] = {}
+        while len(answers) < len(channels):
+            heard = await browser.hear()
+            if heard["type"] == "subscribed":
+                answers[heard["channel"]] = heard["recovered"]
+    assert answers[channels[0]] is True
+    assert answers[channels[-1]] is False
