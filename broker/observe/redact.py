@@ -26,7 +26,7 @@ _SECRET_FIELDS = frozenset(
 _API_KEY = re.compile(r"(nr_live_|tkt_)[A-Za-z0-9_-]+")
 _QUERY = re.compile(r"([?&;](?:token|ticket|api_key|secret_key|signature)=)[^&;\s\"'#]+", re.IGNORECASE)
 _BEARER = re.compile(r"((?:bearer[ .]))[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
+_URL_PASSWORD = re.compile(r"(\w://[^/\s:@]*:)[^/\s]+@")
 
 
 def redact_text(text: str) -> str:

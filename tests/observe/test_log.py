@@ -93,7 +93,7 @@ def test_no_secret_is_ever_logged(out: io.StringIO, format_: str) -> None:
     log.info("key %s", KEY, secret_key="hunter2", items=[{"ticket": "hunter2"}], url="redis://u:hunter2@h/0")
     log.info("ticket", path="/ws?ticket=hunter2", protocol="signalbox, bearer.hunter2")
     try:
-        raise ValueError(f"no such key: {KEY} redis://:hunter2@h")
+        raise ValueError(f"no such key: {KEY} redis://:hunter2@h redis://u:p@hunter2@h")
     except ValueError as error:
         log.exception("failed", error=error)
     logging.getLogger("trio-websocket").warning("GET /ws?token=%s", "hunter2")
