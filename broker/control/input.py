@@ -131,14 +131,16 @@ class InputDesk:
                 applied = await run(self._call, self._claim(organization_id, item))
             except LinkDown:
                 lane.unreachable()
-            except RedisError as error:
+            except (RedisError, ProtocolError, ValueError, TypeError) as error:  # the latter: of answers without sense
                 self._log.error("store", "the store refuses control input", org=organization_id, error=error)
                 for each in lane.refuse(trio.current_time()):
                     self._give_up("store_error", organization_id, each, str(error))
                 for each in lane.let_pass():
                     self._give_up("overtaken", organization_id, each, "a newer Killed or Paused went first")
-                if not lane or lane.head is not item:
+                if not lane or (lane.is_fresh and not item.urgent):
                     continue
+                if lane.is_fresh:
+                    delay = RETRY_SECONDS[0]
             else:
                 self._note(organization_id, item.message, applied)
                 lane.settle()

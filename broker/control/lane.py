@@ -46,7 +46,8 @@ class Lane:
 
     When it refuses the first one, a Killed or Paused behind it goes first: the store takes those also when it has no
     memory left. Then older states of the same workflow are void, since they must not be applied after it. A Killed or
-    Paused itself is kept for long, in its place before whatever was published later about its workflow.
+    Paused itself is kept for long, in its place before whatever was published later about its workflow. Those of other
+    workflows do not wait for it: what the store refuses may be this one alone.
 
     Args:
         keep: for how many seconds a Killed or Paused is tried, if the store refuses.
@@ -56,6 +57,7 @@ class Lane:
         self._keep = keep
         self._items: deque[Item] = deque()
         self._refused_since: float | None = None
+        self._refused: set[int] = set()  # serials
         self._urged = trio.Event()
 
     def __len__(self) -> int:
@@ -66,25 +68,34 @@ class Lane:
         """The one whose turn it is."""
         return self._items[0]
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the store has not refused the first one yet."""
+        return self.head.serial not in self._refused
+
     def append(self, item: Item) -> None:
         """Let one more wait."""
         self._items.append(item)
-        if item.urgent and self._refused_since is not None and not self.head.urgent:
+        if item.urgent and self._refused_since is not None and not self._goes_before(item):
             self._urged.set()
 
     def settle(self) -> None:
         """The store has taken the first one."""
-        if not self._items.popleft().urgent:
+        taken = self._items.popleft()
+        self._refused.discard(taken.serial)
+        if not taken.urgent:
             self._refused_since = None
 
     def unreachable(self) -> None:
         """The store was not there: that is no refusal, and whatever waits has all its time again."""
         self._refused_since = None
+        self._refused.clear()
 
     def refuse(self, now: float) -> list[Item]:
         """The store has refused the first one; returns those that have waited for too long, and are gone from here."""
         if self._refused_since is None:
             self._refused_since = now
+        self._refused.add(self.head.serial)
         kept: deque[Item] = deque()
         gone: list[Item] = []
         held: set[str | None] = set()  # workflows with a Killed or Paused to come, after which the newer states belong
@@ -98,10 +109,17 @@ class Lane:
             if item.urgent and is_kept:
                 held.add(item.workflow_id)
         self._items = kept
+        self._refused.difference_update(item.serial for item in gone)
         return gone
 
     def let_pass(self) -> list[Item]:
-        """Put the first Killed or Paused before all others; returns what it makes void, which is gone from here."""
+        """Put the first Killed or Paused before all others; returns what it makes void, which is gone from here.
+
+        One that was refused itself goes to the end, with whatever is about its workflow.
+        """
+        if self._items and self.head.urgent and not self.is_fresh:
+            self._step_aside()
+            return []
         place = next((number for number, item in enumerate(self._items) if item.urgent), 0)
         if not place:
             return []
@@ -111,6 +129,15 @@ class Lane:
         self._items.extendleft(item for item in reversed(before) if item.workflow_id != urgent.workflow_id)
         self._items.appendleft(urgent)
         return void
+
+    def _goes_before(self, item: Item) -> bool:
+        return self.head.urgent and self.head.workflow_id == item.workflow_id
+
+    def _step_aside(self) -> None:
+        workflow_id = self.head.workflow_id
+        others = [item for item in self._items if item.workflow_id != workflow_id]
+        others += [item for item in self._items if item.workflow_id == workflow_id]
+        self._items = deque(others)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but only until a Killed or Paused comes that may go first."""

@@ -25,14 +25,18 @@ class Status(StrEnum):
     """The organization has no API key, so that nobody could hear it; nothing was written."""
 
 
+_STATES = frozenset(State)
+
+
 @attrs.frozen
 class Applied:
     """The store's decision.
 
     ``version`` is the workflow's version after it (0 for messages that are not about a state, and for a duplicate of a
     publication without message_id). ``seq``, ``ms`` (unix milliseconds) and ``epoch`` name the place in the
-    organization's log. ``previous`` is the state before, None if the workflow had none. ``heard`` counts the
-    subscribers of the live channel, hence brokers with sessions of the organization, when it was published.
+    organization's log. ``previous`` is the state before, None if the workflow had none, or one that this version does
+    not know. ``heard`` counts the subscribers of the live channel, hence brokers with sessions of the organization,
+    when it was published.
     """
 
     status: Status
@@ -56,6 +60,6 @@ def decode_applied(reply: object) -> Applied:
         ms=integer(ms),
         epoch=text(epoch),
         message_id=text(message_id),
-        previous=State(before) if before else None,
+        previous=State(before) if before in _STATES else None,
         heard=integer(heard),
     )

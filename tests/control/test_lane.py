@@ -2,6 +2,9 @@
 
 import itertools
 
+import trio
+import trio.testing
+
 from broker.control.lane import GIVE_UP_SECONDS, Item, Lane
 from broker.store.apply import Claimant
 from protocol.control import ControlInput, PolicyInvalidatedInput, StateChangeInput
@@ -102,3 +105,45 @@ def test_kill_that_the_store_takes_does_not_prolong_the_rest() -> None:
     lane.let_pass()
     lane.settle()
     assert lane.refuse(GIVE_UP_SECONDS + 1) == [old]
+
+
+def test_a_refused_kill_lets_those_of_other_workflows_pass() -> None:
+    """What the store refuses may be one workflow's alone: the kill of another does not wait for it."""
+    bad, after, other, kill = (
+        state(State.KILLED, "a"),
+        state(State.NORMAL, "a"),
+        policy(),
+        state(State.PAUSED, "b"),
+    )
+    lane = lane_of(bad, after, other, kill)
+    for then in (other, kill):
+        assert lane.is_fresh
+        lane.refuse(0.0)
+        assert lane.let_pass() == []
+        assert lane.head is then
+    assert lane.is_fresh
+    lane.settle()
+    assert rest(lane) == [other, bad, after]
+
+
+def test_a_lonely_refused_kill_stays_where_it_is() -> None:
+    """Its own workflow's states wait for it."""
+    bad, after = state(State.KILLED, "a"), state(State.NORMAL, "a")
+    lane = lane_of(bad, after)
+    lane.refuse(0.0)
+    assert lane.let_pass() == []
+    assert not lane.is_fresh
+    assert rest(lane) == [bad, after]
+
+
+async def test_a_kill_ends_the_pause_of_another_workflows(autojump_clock: trio.testing.MockClock) -> None:
+    """It is tried at once; another of the same workflow has to wait behind."""
+    lane = lane_of(state(State.KILLED, "a"))
+    lane.refuse(0.0)
+    for workflow, seconds in (("a", 1.0), ("b", 0.5)):
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lane.pause, 1.0)
+            await trio.sleep(0.5)
+            lane.append(state(State.KILLED, workflow))
+        assert trio.current_time() - began == seconds
