@@ -106,8 +106,11 @@ class PresenceBoard:
                 link_is_up = self._link_is_up
                 organization_id = next(iter(self._dirty))
                 del self._dirty[organization_id]
+                org = self._orgs.get(organization_id)
+                if org is None:
+                    continue  # the last of its sessions went, and was written, while a heartbeat missed it
                 try:
-                    await self._write(organization_id, self._orgs[organization_id])
+                    await self._write(organization_id, org)
                 except RedisError as error:
                     self._touch(organization_id)
                     self._log.warning("away", "presence cannot be written", error=error)

@@ -64,3 +64,31 @@ async def test_many_at_once(
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert steps == writes
+
+
+async def test_a_heartbeat_that_comes_back_after_the_last_session_has_gone(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """A store that has forgotten an organization answers late, when there is nothing left to be written again."""
+    beats: list[float] = []
+
+    async def call(*words: object) -> object:
+        if words[0] == "PEXPIRE":
+            beats.append(trio.current_time())
+            await trio.sleep(2)
+            return 0
+        await trio.lowlevel.checkpoint()
+        return 1
+
+    services = unconnected_plane(call).services
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+        services.presence.put(member)
+        nursery.start_soon(services.presence.run)
+        await trio.sleep(1)
+        assert beats
+        services.presence.remove(member)
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert len(beats) == 1
