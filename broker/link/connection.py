@@ -212,15 +212,15 @@ class Connection:
             self.fail(f"the connection broke: {error.__cause__ or error}")
 
     async def _ping(self) -> None:
-        """Ask for a sign of life, and whether it is still a primary, when there was none for an interval.
+        """Ask in each interval for a sign of life, and whether it is still a primary.
 
-        A link that only listens would notice no other way that nobody publishes there any more.
+        A link that only listens would notice no other way that nobody publishes there any more; also one that hears
+        something all the time, if only the time of day.
         While a batch is being handled nothing is read, by us and not by the server: that time is not counted.
         """
         while True:
-            reads = self._reads
             await trio.sleep(self._ping_interval)
-            if self._reads != reads or self._handling:
+            if self._handling:
                 continue
             slot = PingSlot()
             try:

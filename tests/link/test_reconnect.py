@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -157,6 +158,22 @@ async def test_replica_that_is_only_listened_to(server: Server, nursery: trio.Nu
     server.command("REPLICAOF", "NO", "ONE")
     with trio.fail_after(20):
         await link.wait_up()
+
+
+async def test_replica_that_is_asked_for_the_time(server: Server, nursery: trio.Nursery) -> None:
+    """Nor does a link stay that hears something all the time, though it is no sign of a primary."""
+    link = Link(server.address, "test", backoff=QUICK, ping_interval=0.05)
+    await nursery.start(link.run)
+
+    async def ask() -> None:
+        while link.state.up:
+            with contextlib.suppress(LinkDown):
+                await link.call("TIME")
+            await trio.sleep(0.01)
+
+    nursery.start_soon(ask)
+    server.command("REPLICAOF", "127.0.0.1", "1")
+    await eventually(lambda: "read-only replica: name the primary" in str(link.state.error))
 
 
 async def test_attempts_become_rarer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
