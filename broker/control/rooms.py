@@ -110,9 +110,9 @@ class Rooms:
     def current(self, organization_id: str) -> Room | None:
         """Return the room of an organization if what it knows is what the store knows."""
         room = self._rooms.get(organization_id)
-        if room is None or not room.ready.is_set() or room in self._in_doubt or not self._link.state.up:
+        if room is None or not room.ready.is_set() or room in self._in_doubt:
             return None
-        return room
+        return room if self._link.state.up and not self._link.restoring else None
 
     def enter(self, member: "Member") -> Room:
         """Return the room that a session may join once it is ready; it is opened if need be."""

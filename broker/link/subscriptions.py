@@ -51,6 +51,11 @@ class SubscriptionLink(Link):
         return int(told + (time.monotonic() - when) * 1000) if told else 0
 
     @property
+    def restoring(self) -> bool:
+        """Whether the link is up again, and `on_restored` is still to come."""
+        return self._restoring is not None
+
+    @property
     def wanted(self) -> int:
         """How many channels and patterns are to be subscribed."""
         return len(self._wanted)
