@@ -234,6 +234,22 @@ def test_hundreds_of_identical_publications(valkey: Valkey) -> None:
     assert valkey.client.hlen(key) < 80
 
 
+def test_hundreds_of_claimants(valkey: Valkey) -> None:
+    """A payload that is published for months remembers the latest claimants, and who is forgotten is not confused."""
+    with_key(valkey)
+    start = now_ms(valkey)
+    for number in range(600):
+        after = tick(valkey)
+        assert heard_by(valkey, POLICY, f"b{number}", after, after_ms=after).status is Status.APPLIED
+        if number % 100 == 0:
+            assert heard_by(valkey, POLICY, "old", start, after_ms=after).status is Status.DUPLICATE
+    after = tick(valkey)
+    assert heard_by(valkey, POLICY, "old", start, after_ms=after).status is Status.APPLIED
+    assert heard_by(valkey, POLICY, "b599", after, after_ms=after).status is Status.DUPLICATE
+    (key,) = valkey.client.keys(LAYOUT.seen(ORG, "*"))
+    assert valkey.client.hlen(key) < 64 + 3 * 256 + 5
+
+
 @contextlib.contextmanager
 def out_of_memory(valkey: Valkey) -> Iterator[None]:
     """Let the server refuse whatever needs memory."""

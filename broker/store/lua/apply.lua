@@ -18,6 +18,7 @@ local MAX_BROUGHT_VERSION = 4503599627370496 -- 2^52: leaves room to count on fr
 local WINDOW = 10000 -- ms for which a broker that has just begun to listen may have missed what is applied
 local PROMPT = 250 -- ms within which a publication that was applied elsewhere has been heard here
 local KEPT = 64 -- times of application that are remembered per payload
+local CLAIMANTS = 256 -- claimants that are remembered per payload: one for each connection of each broker
 
 local function reply(status, version, book, previous, heard)
   return {status, int(version), book and int(book.seq) or '0', book and int(book.ms) or '0',
@@ -31,7 +32,7 @@ end
 
 local now = now_ms()
 local book = open_book(names, ARGV[20], now, ARGV[21], ARGV[22], ARGV[23])
-local n, presented, doubtful
+local n, presented, doubtful, unknown
 
 -- Remembers what came of a claim, last of all: a step that failed has claimed nothing and may be tried again.
 local function settle(answer)
@@ -40,6 +41,16 @@ local function settle(answer)
   end
   if mode == 'payload' then
     redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial)
+    if unknown then
+      -- A payload that is published again and again never expires, and brokers come and go for months. One that is
+      -- forgotten while it lives begins anew: from what was applied since it listens, and before this was published.
+      local number = redis.call('HINCRBY', claim, 'c', 1)
+      local oldest = redis.call('HGET', claim, 'c:' .. int(number - CLAIMANTS))
+      redis.call('HSET', claim, 'c:' .. int(number), claimant)
+      if oldest then
+        redis.call('HDEL', claim, 'c:' .. int(number - CLAIMANTS), 'b:' .. oldest, 's:' .. oldest)
+      end
+    end
     if presented > n then
       redis.call('HSET', claim, 'n', int(presented), 'at:' .. int(presented), int(now))
       redis.call('HDEL', claim, 'at:' .. int(presented - KEPT))
@@ -59,7 +70,8 @@ if mode == 'payload' then
     return reply('duplicate', 0) -- the same presentation again: its first answer was lost on the way
   end
   n, presented = tonumber(counts[1] or '0'), tonumber(counts[2] or '-1')
-  if presented < 0 then
+  unknown = presented < 0
+  if unknown then
     presented = n
     for i = n, math.max(1, n - KEPT + 1), -1 do
       if tonumber(redis.call('HGET', claim, 'at:' .. int(i)) or '0') < since then
