@@ -12,6 +12,7 @@ from broker.control.input import InputDesk
 from broker.control.rooms import Rooms
 from broker.keys import KeyCache
 from broker.link.confirmation import Confirmation
+from broker.link.errors import SubscriptionEnded
 from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Repeated
 from broker.store.layout import Layout
@@ -67,7 +68,10 @@ class ControlFeed:
     async def _keep(self, place: int, subscribe: Callable[[], Confirmation]) -> None:
         """Ask again whenever the server has refused, at the start or on any later connection."""
         while True:
-            error = await self._wanted[place].refused()
+            try:
+                error = await self._wanted[place].refused()
+            except SubscriptionEnded:
+                return  # given up at the end, in the very moment in which it was settled
             name = self._wanted[place].name.decode()
             self._log.error(name, "a subscription is refused", channel=name, error=error)
             await trio.sleep(REFUSED_SECONDS)
