@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 
 import attrs
 import trio
+from redis.exceptions import RedisError
 
 from broker.config import Config
 from broker.config.bind import is_local
 from broker.daemon.build import Broker
 from broker.link.errors import LinkDown, StartupError
-from broker.observe import get_logger
+from broker.observe import Repeated, get_logger
 from broker.store.drive import run
 from broker.store.schema import check_schema
 from broker.store.sealing import check_sealing
@@ -31,6 +32,7 @@ class StoreCheck:
 
     broker: Broker
     passed: bool = False
+    _log: Repeated = attrs.field(factory=lambda: Repeated(get_logger(part="store")), init=False)
 
     async def wait_briefly(self) -> None:
         """Give the store `PATIENCE` seconds to come up and pass.
@@ -68,6 +70,9 @@ class StoreCheck:
                 await run(links.commands.call, check_schema(self.broker.layout))
                 await run(links.commands.call, check_sealing(self.broker.layout, self.broker.sealer))
             except LinkDown:
+                await trio.sleep(RETRY_SECONDS)
+            except RedisError as error:  # an empty store that is full, say; kills get through nevertheless
+                self._log.error("check", "the store cannot be checked: trying again", error=error)
                 await trio.sleep(RETRY_SECONDS)
             else:
                 self.passed = True

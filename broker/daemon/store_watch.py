@@ -56,7 +56,7 @@ class StoreWatch:
             await self.link.wait_up()
             try:
                 await self.look()
-            except (StartupError, LinkDown):  # the former is kept in `unfit`; after the latter the link comes up again
+            except (StartupError, RedisError):  # kept in `unfit`, or LinkDown: the link comes up again, and rings
                 continue
 
     async def look(self) -> None:

@@ -34,9 +34,11 @@ def check_sealing(layout: Layout, sealer: Sealer) -> Operation[None]:
     Raises SealError.
     """
     name = layout.sealing()
-    if sealer.fingerprint:
+    settled = maybe_text((yield command("GET", name)))
+    if settled is None and sealer.fingerprint:  # asked first, as in `check_schema`
         yield command("SETNX", name, sealer.fingerprint)
-    settled = maybe_text((yield command("GET", name))) or ""
+        settled = maybe_text((yield command("GET", name)))
+    settled = settled or ""
     if settled == sealer.fingerprint:
         return
     if not sealer.fingerprint:

@@ -7,7 +7,9 @@ import pytest
 from broker.config import Config, loads
 from broker.daemon import store_watch
 from broker.publisher import Publisher
+from broker.store.drive import run_sync
 from broker.store.layout import Layout
+from broker.store.schema import check_schema
 from tests.conftest import Valkey
 from tests.link.servers import eventually
 from tests.support.whole import whole_broker
@@ -21,6 +23,7 @@ def kept(valkey: Valkey) -> Iterator[Valkey]:
     """The server; its settings are afterwards as they were."""
     yield valkey
     valkey.client.config_set("maxmemory-policy", "noeviction")
+    valkey.client.config_set("maxmemory", "0")
 
 
 def reconnect(valkey: Valkey) -> None:
@@ -109,3 +112,15 @@ async def test_a_user_who_may_not_write_it_down_is_warned(valkey: Valkey) -> Non
         assert whole.broker.store_watch.report is not None
         assert whole.broker.readiness.check().problems == ()
     valkey.client.acl_deluser("narrow")
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_broker_starts_on_a_store_that_is_full(kept: Valkey, marked: bool) -> None:
+    """Just then it is needed: kills are the one thing that such a store takes."""
+    if marked:
+        run_sync(kept.client, check_schema(LAYOUT))
+    kept.client.config_set("maxmemory", "1")
+    async with whole_broker(kept.url, Config()) as whole:
+        assert whole.broker.readiness.check().problems == ()
+    if marked:
+        run_sync(kept.client, check_schema(LAYOUT))  # as the commands do before they kill
