@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import attrs
@@ -13,6 +14,7 @@ from broker.store import keys
 from broker.store.drive import run_sync
 from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
+from broker.store.master_key import MasterKey
 from tests.conftest import Valkey
 
 LAYOUT = Layout()
@@ -292,3 +294,71 @@ async def test_revoked_before_the_watch_began(setup: Setup, valkey: Valkey, auto
         await trio.sleep(0.1)
         assert heard == [None]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_key_that_was_asked_for_too_early(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """A key that is made after somebody has come with it opens at once, when that is told and when it may have been."""
+    ways: tuple[Callable[[bytes], None], ...] = setup.cache.on_change, lambda _: setup.cache.suspect_all()
+    for number, tell in enumerate(ways):
+        api_key = f"nr_live_{number}"
+        assert await setup.cache.lookup(api_key) is None
+        made = run_sync(valkey.client, keys.add_key(LAYOUT, "acme", api_key=api_key)).record
+        assert await setup.cache.lookup(api_key) is None
+        change = {"hash": made.hash, "key_id": made.key_id, "organization_id": "acme", "change": "added", "version": 1}
+        tell(json.dumps(change).encode())
+        assert await setup.cache.lookup(api_key) == made
+
+
+@pytest.mark.parametrize("payload", [b"not JSON", b"{}", b'{"hash":"x"}'])
+async def test_a_change_that_cannot_be_read(setup: Setup, valkey: Valkey, payload: bytes) -> None:
+    """A change of nobody knows which key makes every key be asked for again."""
+    api_key, record = add(valkey)
+    await setup.cache.lookup(api_key)
+    run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+    setup.cache.on_change(payload)
+    found = await setup.cache.lookup(api_key)
+    assert found is not None
+    assert found.refusal(0) == "revoked"
+
+
+async def test_changes_may_be_missed_during_a_lookup(setup: Setup, valkey: Valkey) -> None:
+    """A link that comes back while a key is being read makes it be read again: the change in between was not heard."""
+    api_key, record = add(valkey)
+
+    def revoke() -> None:
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+        setup.cache.suspect_all()
+
+    setup.line.meanwhile = revoke
+    found = await setup.cache.lookup(api_key)
+    assert found is not None
+    assert found.refusal(0) == "revoked"
+
+
+async def test_watchers_hear_soon_of_what_was_missed(setup: Setup, valkey: Valkey, autojump_clock: MockClock) -> None:
+    """What was changed while the link was down is told when it is back, not only when the timer asks."""
+    api_key, record = add(valkey)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        assert await setup.cache.lookup(api_key) == record
+        setup.cache.watch(record, heard.append)
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+        setup.cache.suspect_all()
+        await trio.sleep(0.1)
+        assert heard == [None]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_sealed_secret_that_cannot_be_read(valkey: Valkey) -> None:
+    """A key whose secret is sealed with a master key that we have not is no answer, and the log says why, once."""
+    sealer = MasterKey(bytes(32))
+    made = run_sync(valkey.client, keys.add_key(LAYOUT, "acme", sealer=sealer))
+    with structlog.testing.capture_logs() as logs:
+        cache = KeyCache(LAYOUT, Line(valkey).call, Counters())
+        for _ in range(2):
+            with pytest.raises(KeysUnavailable):
+                await cache.lookup(made.api_key)
+    (line,) = logs
+    assert (line["log_level"], line["event"]) == ("error", "the secret of a key cannot be read: it admits nobody")
+    assert sealer.fingerprint in line["why"]
