@@ -1,0 +1,114 @@
+"""Control input and a store that does not take it."""
+
+import json
+
+import attrs
+import pytest
+import structlog
+import trio
+import trio.testing
+from redis.exceptions import ResponseError
+
+from broker.control import input as module
+from broker.control.input import GIVE_UP_SECONDS, InputDesk
+from broker.link.address import Address
+from broker.link.errors import LinkDown
+from broker.link.subscriptions import SubscriptionLink
+from broker.observe import Counters
+from broker.store.layout import Layout
+from broker.store.limits import LogLimits
+from tests.conftest import Valkey
+from tests.control.broker import ORG, Broker
+from tests.control.clients import eventually
+
+PAUSE = json.dumps({"type": "state_change", "workflow_id": "wf", "state": "Paused"}).encode()
+
+
+@attrs.define(eq=False)
+class Store:
+    """Answers as it is told to, and knows when it applied something."""
+
+    error: Exception | None = None
+    applied_at: list[float] = attrs.field(factory=list)
+
+    async def call(self, *_words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        self.applied_at.append(trio.current_time())
+        return [b"applied", 1, 1, 1, b"e", b"m", b"", 0]
+
+
+def desk_at(store: Store, counters: Counters) -> InputDesk:
+    """Return a desk that is not running."""
+    return InputDesk(
+        layout=Layout(),
+        call=store.call,
+        link=SubscriptionLink(Address.parse("redis://127.0.0.1:1"), "control"),
+        counters=counters,
+        log=structlog.get_logger("test"),
+        broker_id="b1",
+        limits=LogLimits(),
+        present=lambda _organization_id: True,
+    )
+
+
+async def test_a_store_that_was_away_has_its_time_to_refuse(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A store that is away is waited for without end, and what it refuses at first when it is back is tried again."""
+    store, counters = Store(LinkDown("away")), Counters()
+    desk = desk_at(store, counters)
+    await nursery.start(desk.run)
+    await desk.accept(b"control:acme", PAUSE)
+    await trio.sleep(2 * GIVE_UP_SECONDS)
+    store.error = ResponseError("LOADING")
+    await trio.sleep(GIVE_UP_SECONDS / 2)
+    store.error = None
+    await trio.sleep(2)
+    assert (len(store.applied_at), counters.control_applied["applied"]) == (1, 1)
+    assert not counters.control_inputs_refused
+
+
+async def test_a_store_that_refuses_for_long(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """What the store refuses for a minute is given up and counted, and the next one gets its turn."""
+    store, counters = Store(ResponseError("WRONGTYPE")), Counters()
+    desk = desk_at(store, counters)
+    await nursery.start(desk.run)
+    await desk.accept(b"control:acme", PAUSE)
+    await desk.accept(b"control:acme", PAUSE)
+    await trio.sleep(GIVE_UP_SECONDS - 1)
+    assert not counters.control_inputs_refused
+    await trio.sleep(3)
+    store.error = None
+    await trio.sleep(2)
+    assert counters.control_inputs_refused == {"store_error": 1}
+    assert counters.control_applied == {"applied": 1}
+
+
+async def test_places_are_given_back(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """So many may wait, the one more holds the link up until one of them is applied; that goes on for ever."""
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    store, counters = Store(LinkDown("away")), Counters()
+    desk = desk_at(store, counters)
+    await nursery.start(desk.run)
+    with trio.move_on_after(10) as patience:
+        for _ in range(3):
+            await desk.accept(b"control:acme", PAUSE)
+    assert patience.cancelled_caught
+    store.error = None
+    with trio.fail_after(10):
+        for _ in range(5):
+            await desk.accept(b"control:acme", PAUSE)
+    await trio.sleep(1)
+    assert counters.control_applied == {"applied": 7}
+
+
+async def test_an_organization_that_nobody_knows(broker: Broker, valkey: Valkey) -> None:
+    """Input for an organization without a key and without a session here is not applied: a slip of the pen."""
+    valkey.client.publish(f"control:{ORG}", PAUSE)
+    await eventually(lambda: broker.counters.control_applied)
+    assert broker.counters.control_applied == {"no_key": 1}
+    assert not valkey.client.exists("signalbox:{acme}:workflows")
