@@ -70,6 +70,7 @@ async def served() -> AsyncIterator[Session]:
         spawn=spawned.append,
         delivered=lambda _publication, _addressees: None,
         doubt=lambda _room, _why: None,
+        unknown=lambda _room, _publication: None,
     )
     load(room, snapshot())
     ours, theirs = socket.socketpair()

@@ -42,7 +42,7 @@ async def line() -> AsyncIterator[Line]:
     with ours, theirs:
         key = attrs.evolve(KEY, secret_key="first", previous_secret="before", previous_until=1)
         member = Member(services, Peer(PlainWire(ours), LIMITS), key, "nr_live_x")
-        member.begin(1, 5)
+        member.begin(1, 5, 1005)
         yield Line(member, services, theirs)
 
 
