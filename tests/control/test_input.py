@@ -73,7 +73,7 @@ async def test_a_store_that_was_away_has_its_time_to_refuse(
 
 
 async def test_a_store_that_refuses_for_long(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
-    """What the store refuses for a minute is given up and counted, if it is no kill; whatever comes then has its turn."""
+    """What the store refuses for a minute is given up and counted, if it is no kill; what comes then has its turn."""
     store, counters = Store(ResponseError("WRONGTYPE")), Counters()
     desk = desk_at(store, counters)
     await nursery.start(desk.run)
