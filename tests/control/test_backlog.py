@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.control import acks as acks_module
 from broker.control import backlog as module
 from broker.control.acks import MAX_SETTLED, PendingAcks
 from broker.control.backlog import Backlog
@@ -69,3 +70,32 @@ def test_settled_acks_are_bounded() -> None:
     assert len(acks) == MAX_SETTLED + 1
     assert acks.confirm(publications[0].message_id) is None
     assert acks.confirm(publications[1].message_id) is not None
+
+
+def test_overrun_by_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many states as the bound may wait, however often they change; kills count one by one."""
+    monkeypatch.setattr(module, "MAX_STATES", 3)
+    backlog = Backlog()
+    for seq in range(1, 10):
+        backlog.add(change(seq, State.FLAGGED, f"wf-{seq % 3}"))
+    assert (len(backlog), backlog.overrun) == (3, False)
+    backlog.pop()
+    backlog.add(change(10, State.KILLED))
+    assert (len(backlog), backlog.overrun) == (3, False)
+    backlog.add(change(11, State.KILLED))
+    assert (len(backlog), backlog.overrun) == (0, True)
+
+
+def test_so_many_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound nothing more is waited for; what is settled or confirmed does not count."""
+    monkeypatch.setattr(acks_module, "MAX_RESENT", 2)
+    acks = PendingAcks()
+    pause, *kills = change(1, State.PAUSED), *(change(seq, State.KILLED) for seq in range(2, 6))
+    assert acks.expect(pause, addressee=True) is not None
+    acks.supersede("wf")
+    assert [acks.expect(kill, addressee=True) is not None for kill in kills[:3]] == [True, True, False]
+    assert acks.expect(kills[0], addressee=True) is None, "it is waited for already"
+    acks.confirm(pause.message_id)
+    assert acks.expect(kills[2], addressee=True) is None
+    acks.confirm(kills[0].message_id)
+    assert [acks.expect(kill, addressee=True) is not None for kill in kills[2:]] == [True, False]

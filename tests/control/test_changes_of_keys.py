@@ -2,6 +2,7 @@ import time
 
 import orjson
 import trio
+import trio.testing
 
 from broker.control.member import Member
 from broker.control.rest import ControlRest
@@ -136,3 +137,47 @@ async def test_status_with_and_without_a_room(broker: Broker, valkey: Valkey) ->
     assert (status, body["state"], body["reason"]) == (200, "Paused", "lunch")
     assert (listed, of_all) == (200, {"organization_id": ORG, "workflows": [body]})
     assert unknown == 404
+
+
+async def test_an_ack_with_the_previous_secret(broker: Broker, valkey: Valkey) -> None:
+    """Inside the overlap an ack may be signed with the old secret, but that makes no session go back to it."""
+    api_key, record = add_key(valkey, "wf")
+    assert record.secret_key is not None
+    rotated = run_sync(valkey.client, keys.rotate_key(LAYOUT, record.key_id))
+    assert rotated.secret_key is not None
+    async with await broker.connect(api_key, rotated.secret_key) as client:
+        await client.receive()
+        killed = publisher(valkey).kill(ORG, "wf").message_id
+        await receive_with(client, killed)
+        await acknowledge(client, killed, int(broker.clock()), api_key, record.secret_key)
+        await eventually(lambda: broker.counters.acks == 1)
+        assert member(broker).secret == rotated.secret_key
+
+
+async def test_a_session_that_is_over_watches_no_key(broker: Broker, valkey: Valkey) -> None:
+    """What a session held is given back at its end: its place, its signer, and the watch over its key."""
+    api_key, record = add_key(valkey)
+    async with await broker.connect(api_key, record.secret_key) as client:
+        await client.receive()
+        assert (len(broker.plane.services.members), len(broker.plane.services.signers)) == (1, 1)
+    await eventually(lambda: broker.counters.control_sessions == 0)
+    services, lookups = broker.plane.services, broker.counters.key_lookups
+    services.keys.suspect_all()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (len(services.members), len(services.signers), broker.counters.key_lookups) == (0, 0, lookups)
+
+
+async def test_after_a_break_everything_is_asked_for_again(broker: Broker, valkey: Valkey) -> None:
+    """A subscription link that is back has missed things: until that is looked up neither room nor key is sure."""
+    api_key, _ = add_key(valkey)
+    services = broker.plane.services
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        await eventually(lambda: services.rooms.current(ORG))
+        lookups, repairs = broker.counters.key_lookups, broker.counters.gap_repairs
+        broker.plane.feed.on_restored()
+        assert services.rooms.current(ORG) is None
+        assert broker.counters.gap_repairs == repairs + 1
+        await services.keys.lookup(api_key)
+        assert broker.counters.key_lookups > lookups
+        await eventually(lambda: services.rooms.current(ORG))

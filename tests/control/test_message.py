@@ -1,8 +1,10 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.control import message as module
 from broker.control.message import Message, Signers
 from broker.control.snapshot import MAX_SENT_BYTES, entry, pack
 from protocol.control import Workflow
@@ -49,3 +51,16 @@ def test_snapshots_fit_when_signed(reasons: list[str | None], repeat: int) -> No
     assert [each["workflow_id"] for each in merged] == [each.workflow_id for each in workflows]
     assert [each["reason"] for each in merged] == reasons
     assert len(parts) == 1 or all(json.loads(part.payload)["workflows"] for part in parts)
+
+
+def test_signed_copies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a message that goes to very many secrets only so much is kept signed; the rest is signed each time."""
+    signers = Signers()
+    first, second, *_ = [signers.take("nr_live_a", secret) for secret in ("s", "t", "s", "t")]
+    message = Message(PAYLOAD)
+    monkeypatch.setattr(module, "MEMO_BYTES", len(message.frame(first, 1)))
+    message.forget_frames()
+    assert message.frame(first, 1) is message.frame(first, 1)
+    again = message.frame(second, 1)
+    assert message.frame(second, 1) == again
+    assert message.frame(second, 1) is not again

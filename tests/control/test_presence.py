@@ -7,6 +7,8 @@ import trio
 import trio.testing
 
 from broker.control.member import Member
+from broker.link.errors import LinkDown
+from broker.store.brokers import HEARTBEAT
 from broker.store.presence import PUT_PRESENCE
 from broker.wire import Peer, PeerLimits, PlainWire
 from tests.control.making import KEY, unconnected_plane
@@ -92,3 +94,66 @@ async def test_a_heartbeat_that_comes_back_after_the_last_session_has_gone(
         await trio.sleep(20)
         nursery.cancel_scope.cancel()
     assert len(beats) == 1
+
+
+async def test_a_store_that_is_away_for_a_moment(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+    """Who came and who went while nothing could be written is written when that can be, and then nothing is kept."""
+    written: list[tuple[object, ...]] = []
+    away = True
+
+    async def call(*words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        if away:
+            raise LinkDown("away")
+        written.append(words)
+        return 1
+
+    services = unconnected_plane(call).services
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = PlainWire(ours)
+        stays, goes = (Member(services, Peer(wire, LIMITS), KEY, "nr_live_x") for _ in range(2))
+        services.presence.put(stays)
+        services.presence.put(goes)
+        nursery.start_soon(services.presence.run)
+        await trio.sleep(1)
+        services.presence.remove(goes)
+        await trio.sleep(3)
+        assert written == []
+        away = False
+        services.presence.link_up()
+        await trio.sleep(0.5)
+        [removed] = [words for words in written if words[0] == "HDEL"]
+        [put] = [words for words in written if PUT_PRESENCE.sha in words]
+        assert (removed[2:], put[5]) == ((goes.peer.id,), stays.peer.id)
+        services.presence.remove(stays)
+        await trio.sleep(1)
+        written.clear()
+        await trio.sleep(20)
+        await services.presence.sign_off()
+        nursery.cancel_scope.cancel()
+    assert {words[1 if words[0] == "EVALSHA" else 0] for words in written} == {HEARTBEAT.sha, "HDEL"}
+
+
+@pytest.mark.parametrize("first_answer", [None, LinkDown("away")])
+async def test_farewell(
+    first_answer: LinkDown | None, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """At its end a broker takes itself and its sessions out; a store that is away keeps it from nothing."""
+    written: list[tuple[object, ...]] = []
+
+    async def call(*words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        written.append(words)
+        if first_answer is not None:
+            raise first_answer
+        return 1
+
+    services = unconnected_plane(call).services
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        services.presence.put(Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x"))
+        await services.presence.sign_off()
+    layout = services.layout
+    expected: list[tuple[object, ...]] = [("HDEL", layout.brokers(), "b1"), ("DEL", layout.presence("acme", "b1"))]
+    assert written == expected[: 2 if first_answer is None else 1]

@@ -217,3 +217,27 @@ async def test_silent_for_too_long(valkey: Valkey) -> None:
         closed = await client.wait_closed()
         assert closed.code == 4408
         assert time.monotonic() - began > 0.9
+
+
+async def test_replayed_to_who_is_no_addressee(broker: Broker, valkey: Valkey) -> None:
+    """An approval is sent again to everybody who comes back, but its receipt names only those whom it is for."""
+    approval = publisher(valkey).approval_resolved(ORG, "a", workflow_id="wf", execution_id="e", outcome="approved")
+    other_key, _ = add_key(valkey, "elsewhere")
+    async with await broker.connect(other_key) as client:
+        await snapshot(client)
+        assert (await client.receive_json())["message_id"] == approval.message_id
+        await broker.plane.services.receipts.settled()
+        assert receipt(valkey, approval.message_id).sessions == ()
+
+
+async def test_silence_that_ends(valkey: Valkey) -> None:
+    """A client that speaks again, or that leaves, is silent no more."""
+    api_key, _ = add_key(valkey)
+    async with running_broker(valkey, ping_interval=0.1) as broker:
+        async with await broker.connect(api_key, answer_pings=False) as client:
+            await eventually(lambda: broker.counters.control_silent == 1)
+            await client.send_json(type="ping")
+            await eventually(lambda: broker.counters.control_silent == 0)
+            await eventually(lambda: broker.counters.control_silent == 1)
+        await eventually(lambda: broker.counters.control_sessions == 0)
+        assert (broker.counters.control_silent, broker.counters.heartbeats_missed) == (0, 2)

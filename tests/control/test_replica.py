@@ -1,6 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.control import replica as module
 from broker.control.publication import Publication
 from broker.control.replica import Replica, Verdict, known_workflow
 from broker.store.snapshot import Position, Snapshot
@@ -134,3 +136,30 @@ def test_an_entry_of_a_newer_version() -> None:
     replica.take(unknown)
     assert replica.judge(change(2)) is Verdict.NEXT
     assert (entries(replica), replica.recent(0)) == ({}, [])
+
+
+def test_what_was_read_beyond_the_snapshot() -> None:
+    """Messages that were made between the reading of the snapshot and of the log come later, and then once."""
+    replica = Replica("acme", WINDOW, TTL)
+    replica.load(snapshot(1), {}, [policy(1, 1001), policy(2, 1002)], now_ms=0)
+    assert [each.seq for each in replica.recent(0)] == [1]
+    replica.take(policy(2, 1002))
+    assert [each.seq for each in replica.missed_since(0, 10**13) or ()] == [1, 2]
+
+
+def test_a_receipt_of_another_message() -> None:
+    """A workflow whose open receipt is of an older message is not asked about: nobody could say which is meant."""
+    replica = Replica("acme", WINDOW, TTL)
+    load(replica, snapshot(9, {"wf": stored("wf", State.KILLED, 4, "m1", at_ms=10_000)}, {"wf": "m0", "gone": "m2"}))
+    assert replica.to_be_acked(None, 20_000) == replica.to_be_acked("wf", 20_000) == []
+
+
+def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is replayed within the window, so much of it is kept, and it is known that the rest is not."""
+    monkeypatch.setattr(module, "MAX_REPLAYED", 3)
+    replica = loaded()
+    for seq in range(1, 6):
+        replica.take(policy(seq, ms=seq))
+    assert [each.seq for each in replica.recent(5)] == [3, 4, 5]
+    assert [each.seq for each in replica.missed_since(2, 10**13) or ()] == [3, 4, 5]
+    assert replica.missed_since(1, 0) is None

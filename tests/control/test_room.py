@@ -4,8 +4,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import attrs
 import pytest
 
+from broker.control import room as module
 from broker.control.member import Member
 from broker.control.replica import Replica
 from broker.control.room import Room
@@ -46,3 +48,95 @@ async def test_a_room_of_256_is_told_at_once(sessions: int, has_task: bool) -> N
         room.load(snapshot(2), {}, [])
         assert {member.generation for member in members} == {1 if has_task else 2}
         assert len(spawned) == 2 * has_task
+
+
+@pytest.mark.parametrize(("entries", "generation"), [(3, 1), (4, 2)])
+async def test_a_fan_out_that_is_far_behind(monkeypatch: pytest.MonkeyPatch, entries: int, generation: int) -> None:
+    """When more waits for its fan-out than the bound allows, sessions get a fresh snapshot in place of all that."""
+    monkeypatch.setattr(module, "AT_ONCE", 0)
+    monkeypatch.setattr(module, "MAX_QUEUED", 3)
+    spawned: list[Callable[[], Awaitable[Any]]] = []
+    services = unconnected_plane().services
+    room = Room(
+        Replica("acme", 300, 3600),
+        counters=Counters(),
+        clock=lambda: 0.0,
+        spawn=spawned.append,
+        delivered=lambda _publication, _addressees: None,
+        doubt=lambda _room, _why: None,
+        unknown=lambda _room, _publication: None,
+    )
+    room.load(snapshot(), {}, [])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+        room.join(member)
+        for seq in range(1, entries + 1):
+            room.accept(policy(seq, ms=1000 + seq))
+        [task] = spawned
+        await task()
+        assert (member.generation, member.seq) == (generation, entries)
+        assert len(member.backlog) == (entries if generation == 1 else 0)
+
+
+@attrs.define(eq=False)
+class Heard:
+    """A room without sessions, and what it doubts."""
+
+    room: Room
+    counters: Counters
+    doubts: list[str]
+
+
+@pytest.fixture
+async def heard() -> Heard:
+    """A room that knows a log up to entry 5."""
+    doubts: list[str] = []
+    counters = Counters()
+    room = Room(
+        Replica("acme", 300, 3600),
+        counters=counters,
+        clock=lambda: 0.0,
+        spawn=lambda _task: None,
+        delivered=lambda _publication, _addressees: None,
+        doubt=lambda _room, why: doubts.append(why),
+        unknown=lambda _room, _publication: None,
+    )
+    room.load(snapshot(5), {}, [])
+    return Heard(room, counters, doubts)
+
+
+def live(seq: int, epoch: str = "e1", message: bytes | None = None) -> bytes:
+    """Return an entry of the log as the live channel brings it."""
+    return b"%b %d %d %b" % (epoch.encode(), seq, 1000 + seq, message or policy(seq, 0).message.payload)
+
+
+async def test_what_makes_a_room_doubt(heard: Heard) -> None:
+    """A gap, another log and what is no entry are doubted at once; what is next, or known, is not."""
+    for seq in (6, 5, 6):
+        heard.room.hear(live(seq))
+    assert (heard.room.seq, heard.doubts) == (6, [])
+    heard.room.hear(live(8))
+    heard.room.hear(live(7, "e2"))
+    heard.room.hear(b"nonsense")
+    assert [why.partition(":")[0] for why in heard.doubts] == ["a gap", "another log", "not a log entry"]
+    assert (heard.room.seq, heard.room.has_gap) == (6, True)
+    heard.room.hear(live(7))
+    assert (heard.room.seq, heard.room.has_gap) == (8, False)
+
+
+async def test_so_many_wait_behind_a_gap(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound they are let go, and are missing again once the gap is closed."""
+    monkeypatch.setattr(module, "MAX_AHEAD", 2)
+    for seq in (7, 8, 9):
+        heard.room.hear(live(seq))
+    heard.room.hear(live(6))
+    assert (heard.room.seq, heard.room.has_gap) == (8, False)
+
+
+async def test_what_waited_for_a_log_that_is_no_more(heard: Heard) -> None:
+    """What came ahead in a log that was then lost is nothing to the one that follows it."""
+    heard.room.hear(live(8))
+    heard.doubts.clear()
+    heard.room.load(snapshot(7, epoch="e2"), {}, [])
+    assert (heard.room.seq, heard.room.has_gap, heard.doubts) == (7, False, [])

@@ -68,7 +68,7 @@ def test_without_names(given: list[socket.socket]) -> None:
         {"LISTEN_FDS": "4"},
     ],
 )
-def test_not_for_us(environ: dict[str, str]) -> None:
+def test_not_for_us(given: list[socket.socket], environ: dict[str, str]) -> None:
     """Variables for another process, or with nonsense in them, mean nothing."""
     assert inherited(environ, FIRST) == Inherited()
 

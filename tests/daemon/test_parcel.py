@@ -136,6 +136,13 @@ def test_the_end_of_the_channel() -> None:
         assert parcel.receive(theirs) is None
 
 
+def test_a_session_shows_no_secret() -> None:
+    """What is carried from one process to another is in no log and no traceback of either."""
+    shown = repr(CarriedSession(RECORD, "nr_live_x", "current", None, (), 0, 0, 0.0, None, 0, silent=False))
+    assert RECORD.key_id in shown
+    assert not any(secret in shown for secret in ("nr_live_x", "'current'", "'previous'"))
+
+
 def _shape(kind: object) -> Iterator[str]:
     """The fields of a class and of the classes in them, by name and type, wherever they are written."""
     if isinstance(kind, type) and attrs.has(kind):

@@ -3,6 +3,7 @@
 import pytest
 
 from broker.config import Config, Events, Limits
+from broker.door.credentials import EventCredential
 from tests.door.conftest import Site
 from tests.door.test_sockets import UPGRADE
 from tests.support import Rejected, WsClient
@@ -144,3 +145,8 @@ async def test_any_origin_by_default(site: Site) -> None:
     """Where no origins are configured a page of any origin may come with a token."""
     async with await WsClient.connect(site.address, "/ws/?token=nr_live_good", {"Origin": "https://x"}) as client:
         assert await client.receive() == "events k1"
+
+
+def test_a_credential_is_not_shown() -> None:
+    """What an event socket is opened with is in no log and no traceback."""
+    assert "hidden" not in repr((EventCredential(token="hidden"), EventCredential(ticket="hidden")))

@@ -1,7 +1,9 @@
 """What one address may have and do; each limit at its bound, and one just inside it."""
 
+import math
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -10,6 +12,7 @@ from broker.config import Config, Control, Limits, Server
 from broker.door import arrival
 from broker.door.bad_credentials import MAX_ENTRIES, SLOWEST, BadCredentials
 from broker.door.pace import Pace
+from broker.door.state import Kind
 from tests.door.conftest import Site
 from tests.door.test_proxies import PLAIN, proxy_header
 from tests.support import RawClient, Rejected, WsClient
@@ -205,9 +208,10 @@ async def test_a_known_key_passes_whatever_its_neighbours_do(
     statuses = [(await refused(site, "203.0.113.7", "/ws/control/acme", **agent)).status for _ in range(3)]
     assert statuses == [401, 429, 429]
     site.ledger.remembered.add("nr_live_good")
-    agent = {"X-API-Key": "nr_live_good"}
+    agent, began = {"X-API-Key": "nr_live_good"}, trio.current_time()
     async with await connect(site, "203.0.113.7", "/ws/control/acme", **agent) as client:
         assert await client.receive() == "control k1 nr_live_good acme False"
+        assert trio.current_time() - began < 0.5
     site.ledger.remembered.clear()
     async with await connect(site, "203.0.113.7", "/ws/control/acme", **agent) as client:
         assert await client.receive() == "control k1 nr_live_good acme False"
@@ -255,3 +259,42 @@ async def test_requests_of_one_address(site: Site, config: Config, autojump_cloc
     started = trio.current_time()
     await (await connect(site, "203.0.113.7")).close()
     assert trio.current_time() - started < 1
+
+
+def test_nobody_waits_for_longer_than_the_count_takes_to_fall() -> None:
+    """However many are wrong at once, the address waits as long as for the last of those that count."""
+    table = BadCredentials(per_minute=10)
+    for _ in range(1000):
+        table.note("a", 0)
+    assert table.wait("a", 0) == pytest.approx(6.0)
+
+
+async def test_limits_that_change(site: Site) -> None:
+    """Every limit of the configuration holds from the reload on, for those that come."""
+    state = site.door.state
+    new = Limits(
+        max_connections=101,
+        max_connections_per_key=102,
+        max_connections_per_address=103,
+        max_handshakes_per_address=104,
+        bad_credentials_per_minute=105,
+        tickets_per_second=106,
+        requests_per_second=107,
+        outbox_bytes=108_000,
+        max_message_bytes=109_000,
+    )
+    state.services.config = attrs.evolve(state.services.config, limits=new)
+    state.reconfigure()
+    slots, peers = state.slots, state.peer_limits[Kind.EVENTS]
+    assert (slots.total, slots.per_key, slots.per_address) == (101, 102, 103)
+    assert (state.line.per_address, state.guard.failures.per_minute) == (104, 105)
+    assert (state.ticket_pace.rate, state.request_pace.rate) == (106, 107)
+    assert (peers.outbox_bytes, peers.max_message_bytes) == (108_000, 109_000)
+
+
+async def test_agents_are_borne(site: Site) -> None:
+    """A control socket that stalls or floods is not closed for it; an event socket is."""
+    limits = site.door.state.peer_limits
+    agents, browsers = limits[Kind.CONTROL], limits[Kind.EVENTS]
+    assert agents.write_stall_timeout == agents.rate_patience == math.inf
+    assert max(browsers.write_stall_timeout, browsers.rate_patience) < 600

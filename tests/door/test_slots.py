@@ -119,3 +119,34 @@ def test_everybody_gets_a_place_in_the_end(
 
     trio.run(all_of_them, clock=trio.testing.MockClock(autojump_threshold=0))
     assert slots.taken == slots.waiting == 0
+
+
+async def test_who_was_woken_in_vain_and_gives_up(autojump_clock: trio.testing.MockClock) -> None:
+    """One who finds another bound reached passes its wake-up on, that nobody sleeps on if it never gets a place."""
+    slots = Slots(total=2, per_key=1)
+    a, b = slots.take("a"), slots.take("b")
+    done: list[str] = []
+
+    async def give_up() -> None:
+        with pytest.raises(Full):
+            await slots.take_within("a", 5)
+
+    async def wait() -> None:
+        with await slots.take_within("a", 60):
+            done.append("a")
+
+    async with trio.open_nursery() as nursery:
+        for task in (give_up, wait):
+            nursery.start_soon(task)
+            await trio.testing.wait_all_tasks_blocked()
+        with a:
+            pass
+        taken_over = slots.take_over("c")
+        await trio.sleep(10)
+        with b:
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == ["a"]
+    with taken_over:
+        pass
+    assert slots.taken == slots.waiting == 0

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.door import bad_tokens, pace
 from broker.door.address import ClientAddress
 from broker.door.bad_tokens import MAX_ENTRIES, BadTokens
+from broker.door.pace import Pace
 from broker.door.routes import ROUTES, find_route
 from broker.http import describe_listener, listen
 from broker.http.answer import Refused, refusal
@@ -127,3 +129,31 @@ def test_listen_on_unix(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="in use"):
         listen(f"unix:{path}")
     assert path.read_text() == "precious"
+
+
+def test_a_bad_token_that_is_tried_again_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood pushes out what was not seen for the longest time: whoever goes on trying stays refused."""
+    monkeypatch.setattr(bad_tokens, "MAX_ENTRIES", 2)
+    table = BadTokens()
+    for now in range(3):
+        assert table.admit("stubborn", "h", now)
+        assert table.admit(f"other-{now}", "h", now)
+    assert not table.admit("stubborn", "h", 3)
+
+
+def test_an_attempt_counts_for_a_minute() -> None:
+    """The fourth attempt is admitted again exactly a minute after the first of the three before it."""
+    for now, admitted in ((59.9, False), (60.0, True)):
+        table = BadTokens()
+        assert [table.admit("t", "h", at) for at in (0, 1, 2, now)] == [True, True, True, admitted]
+
+
+def test_the_table_of_paces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of names pushes out the longest unused; whoever goes on asking is held to its rate all the while."""
+    monkeypatch.setattr(pace, "MAX_ENTRIES", 2)
+    table = Pace(rate=0.1)
+    assert table.wait("idle", 0) == 0.0
+    for number in range(10):
+        assert (table.wait("busy", 0) == 0.0) is (number == 0)
+        assert table.wait(str(number), 0) == 0.0
+    assert table.wait("idle", 0) == 0.0

@@ -9,7 +9,10 @@ import trio.testing
 from broker.events.fanout import FanOut
 from broker.events.hub import Channel, Hub
 from broker.events.rate import PublicationRate
+from broker.link.address import Address
+from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
+from broker.store.layout import Layout
 from tests.events.test_seam import NAME, Client, channel, hub, payload
 
 __all__ = ["channel", "hub"]  # fixtures
@@ -60,3 +63,27 @@ async def test_a_flood_is_cut_and_told(
     assert client.got[1:] == ["resync_required"]
     assert counters.publications_dropped["rate_limited"] == 60
     nursery.cancel_scope.cancel()
+
+
+async def test_each_flood_is_told_of_once(hub: Hub, channel: Channel, autojump_clock: trio.testing.MockClock) -> None:
+    """A channel whose flood was told is not told of again when it is another one that is above its rate."""
+    other, rate = hub.hold("workflow:other"), PublicationRate(1)
+    assert rate.admit(channel, 10, 0) == 2
+    assert await rate.next_to_tell() == [channel]
+    assert rate.admit(other, 10, 0) == 2
+    assert await rate.next_to_tell() == [other]
+    with trio.move_on_after(60) as patience:
+        await rate.next_to_tell()
+    assert patience.cancelled_caught
+
+
+def test_the_last_to_leave_ends_the_subscription() -> None:
+    """A channel is wanted from Redis for as long as somebody here wants it, and no longer."""
+    link = SubscriptionLink(Address.parse("redis://127.0.0.1:1"), "events")
+    hub = Hub(link, Layout())
+    first, second = hub.hold("workflow:a"), hub.hold("workflow:a")
+    assert first is second
+    hub.release(first, "1")
+    assert (link.wanted, len(hub.channels)) == (1, 1)
+    hub.release(second, "2")
+    assert (link.wanted, len(hub.channels)) == (0, 0)

@@ -6,6 +6,7 @@ import pytest
 
 from broker.store.applied import Status
 from broker.store.apply import Claimant, apply, claim
+from broker.store.layout import Layout
 from broker.store.limits import LogLimits
 from broker.store.log import parse_live, read_log
 from broker.store.snapshot import Position, read_snapshot, read_workflow
@@ -209,3 +210,41 @@ def test_hostile_organization(valkey: Valkey, organization_id: str) -> None:
     """An organization_id that is none is refused before it becomes part of a key."""
     with pytest.raises(ProtocolError):
         done(valkey, apply(LAYOUT, organization_id, PolicyInvalidatedInput("p", 1)))
+
+
+def test_a_log_that_was_trimmed_to_nothing(valkey: Valkey) -> None:
+    """Whoever was behind the newest entry of a log that has none left has missed something; who was level has not."""
+    first, second = change(valkey, State.PAUSED), change(valkey, State.NORMAL)
+    valkey.client.delete(LAYOUT.log(ORG))
+    behind = done(valkey, read_log(LAYOUT, ORG, Position(first.epoch, first.seq, first.ms)))
+    assert (behind.gap, behind.lost, behind.complete) == (True, False, False)
+    level = done(valkey, read_log(LAYOUT, ORG, Position(second.epoch, second.seq, second.ms)))
+    assert (level.gap, level.complete) == (False, True)
+
+
+def test_a_clock_that_is_set_back(valkey: Valkey) -> None:
+    """The log goes on from its own time when the server's clock is behind it, since its ids must rise."""
+    first = change(valkey, State.PAUSED)
+    ahead = first.ms + 3_600_000
+    valkey.client.hset(LAYOUT.meta(ORG), "ms", ahead)
+    second = change(valkey, State.NORMAL)
+    assert (second.seq, second.ms) == (2, ahead)
+    entries = done(valkey, read_log(LAYOUT, ORG, Position(first.epoch, first.seq, first.ms))).entries
+    assert [(entry.seq, entry.ms) for entry in entries] == [(2, ahead)]
+
+
+def test_receipts_that_have_expired_are_not_open(valkey: Valkey) -> None:
+    """Nobody who comes is asked to acknowledge what can no longer be acknowledged."""
+    old, new = (change(valkey, State.KILLED, workflow=workflow) for workflow in ("old", "new"))
+    assert done(valkey, read_snapshot(LAYOUT, ORG)).open_receipts == {"old": old.message_id, "new": new.message_id}
+    valkey.client.hset(LAYOUT.open(ORG), "old", f"{old.message_id} {old.ms}")
+    assert done(valkey, read_snapshot(LAYOUT, ORG)).open_receipts == {"new": new.message_id}
+
+
+@pytest.mark.parametrize("prefix", ["", "app:"])
+def test_whose_live_channel_it_is(prefix: str) -> None:
+    """Of all channels only an organization's live one, under this very prefix, names an organization."""
+    layout = Layout(prefix)
+    assert layout.organization_of_live(layout.live(ORG)) == ORG
+    for name in (layout.key_changes(), layout.control(ORG), layout.log(ORG), "x" + layout.live(ORG), "", "workflow:a"):
+        assert layout.organization_of_live(name) is None

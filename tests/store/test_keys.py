@@ -1,5 +1,6 @@
 """API keys in the store."""
 
+import contextlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from broker.store.key_record import KeyRecord, KeyStatus, hash_of
 from broker.store.keys import add_key, decode_key_change, find_key, list_keys, lookup_key, revoke_key, rotate_key
 from broker.store.layout import Layout
 from broker.store.log import read_log
+from broker.store.request import Operation, Pause
 from broker.store.schema import check_schema
 from broker.store.snapshot import Position
 from protocol.errors import ProtocolError
@@ -142,3 +144,38 @@ def test_schema(valkey: Valkey) -> None:
     valkey.client.set(LAYOUT.schema(), "2")
     with pytest.raises(WrongSchema, match=r"version 2.*understands 1"):
         done(valkey, check_schema(LAYOUT))
+
+
+def test_a_record_shows_no_secret() -> None:
+    """A record keeps its secrets, the former one too, to itself when it is written into a log or a traceback."""
+    assert "hidden" not in repr(KeyRecord("hash", "key_1", ORG, secret_key="hidden-1", previous_secret="hidden-2"))
+
+
+def test_caches_are_told_before_clients(valkey: Valkey) -> None:
+    """A client that asks for its new secret upon key_rotated must not get the old one: the log comes last."""
+    made = done(valkey, add_key(LAYOUT, ORG)).record
+    for change in (rotate_key(LAYOUT, made.key_id), revoke_key(LAYOUT, made.key_id)):
+        told = _requests(valkey, change)
+        announced = [at for at, words in enumerate(told) if words[:2] == ("PUBLISH", LAYOUT.key_changes())]
+        logged = [at for at, words in enumerate(told) if LAYOUT.live(ORG) in words]
+        assert len(announced) == len(logged) == 1
+        assert announced < logged
+
+
+def _requests(valkey: Valkey, operation: Operation[object]) -> list[tuple[object, ...]]:
+    """Run an operation, and return the words of all that it asked for."""
+    asked: list[tuple[object, ...]] = []
+
+    def noted() -> Operation[object]:
+        reply: object = None
+        request = next(operation)
+        with contextlib.suppress(StopIteration):
+            while True:
+                assert not isinstance(request, Pause)
+                asked.append(request.args)
+                reply = yield request
+                request = operation.send(reply)
+        return None
+
+    done(valkey, noted())
+    return asked
