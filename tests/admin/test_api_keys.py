@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from broker.admin import api_keys
 from tests.admin.site import ORG, Site
 from tests.support import Rejected
 
@@ -114,3 +115,39 @@ async def test_keys_of_others(site: Site) -> None:
     for method, path in (("DELETE", ""), ("POST", "/rotate")):
         reply = await site.ask(method, f"/api/v1/orgs/umbrella/api-keys/{made.record.key_id}{path}")
         assert (reply.status, reply.error_code) == (404, "not_found")
+
+
+async def test_an_agent_that_does_not_confirm_keeps_its_key(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With kill=true a key is not revoked while an agent of it is deaf: nothing else could still reach that one."""
+    monkeypatch.setattr(api_keys, "RECEIPTS", 0.2)
+    made = site.key("wf")
+    async with await site.agent(made.api_key) as agent:
+        await agent.receive_type("initial_state")
+        await site.wait_present(1)
+        refused = await site.ask("DELETE", f"{KEYS}/{made.record.key_id}?kill=true")
+        assert (refused.status, refused.error_code) == (409, "unavailable")
+        assert (await agent.receive_type("state_change"))["state"] == "Killed"
+    [listed] = (await site.ask("GET", KEYS)).json["keys"]
+    assert listed["status"] == "active"
+
+
+async def test_only_the_agents_of_a_key_are_named(site: Site) -> None:
+    """Who is cut off by a revocation is told apart from who stays; who revoked it is written down."""
+    made, other = site.key("wf"), site.key("wf")
+    async with await site.agent(made.api_key) as agent, await site.agent(other.api_key) as stays:
+        for each in (agent, stays):
+            await each.receive_type("initial_state")
+        await site.wait_present(2)
+        revoked = await site.ask("DELETE", f"{KEYS}/{made.record.key_id}")
+        assert len(revoked.json["agents"]) == 1
+    assert site.valkey.client.hget(site.broker.layout.key(made.record.hash), "revoked_by") == b"api:alice"
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/rotate"), ("DELETE", "")])
+async def test_a_misspelt_field_changes_no_key(site: Site, method: str, path: str) -> None:
+    """What is not understood must not be done by halves: a rotation that was meant to be at once, say."""
+    made = site.key()
+    reply = await site.ask(method, f"{KEYS}/{made.record.key_id}{path}", {"immediately": True})
+    assert (reply.status, reply.error_code) == (400, "bad_request")
+    [listed] = (await site.ask("GET", KEYS)).json["keys"]
+    assert (listed["status"], listed["version"]) == ("active", 1)

@@ -123,6 +123,7 @@ def test_a_full_parcel() -> None:
         assert [parcel.read_session(line) for line in parcel.unpack(text, descriptors[0])] == sessions
         assert {os.fstat(each).st_ino for each in descriptors[1:]} == {os.fstat(ours.fileno()).st_ino}
         assert len(descriptors) == parcel.MAX_SOCKETS + 1
+        assert not any(map(os.get_inheritable, descriptors))
         for each in descriptors:
             os.close(each)
         assert parcel.receive(theirs) is None

@@ -65,6 +65,7 @@ def test_password_is_never_shown(url: str, shown: str) -> None:
         ("redis://h?wat=1", "unknown option 'wat'"),
         ("redis://h?ssl_ca_certs=/x", "needs a rediss:// URL"),
         ("rediss://h?ssl_ca_certs=/nowhere/ca.pem", "/nowhere/ca.pem"),
+        ("rediss://h?ssl_ca_certs=/nowhere/ca.pem&ssl_password=hunter2", "/nowhere/ca.pem"),
         ("rediss://h?ssl_cert_reqs=perhaps", "perhaps"),
         ("rediss://h?ssl_wat=1", "ssl_wat"),
         ("unix://", "names the socket's path"),

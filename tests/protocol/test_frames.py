@@ -82,3 +82,11 @@ def test_a_surrogate_in_a_reason_does_not_stop_a_close() -> None:
     (event,) = read(close_frame(1011, "a\ud800"))
     assert isinstance(event, CloseConnection)
     assert event.reason == "a?"
+
+
+@pytest.mark.parametrize("size", [122, 123, 124, 125, 126])
+def test_the_longest_reason(size: int) -> None:
+    """A reason of exactly 123 bytes is whole, and what is a little longer makes no frame that is none."""
+    (event,) = read(close_frame(1000, "x" * size))
+    assert isinstance(event, CloseConnection)
+    assert event.reason == "x" * min(size, 123)

@@ -124,3 +124,9 @@ def test_no_header_can_be_smuggled_into_the_answer(value: str) -> None:
         switching_protocols(KEY, subprotocol=value)
     with pytest.raises(ValueError, match="not a list of extensions"):
         switching_protocols(KEY, extensions="x\r\n" + value)
+
+
+def test_two_versions_are_none() -> None:
+    """A request that names its version twice is refused, whichever of them a proxy between us would believe."""
+    with pytest.raises(ProtocolError, match="13"):
+        check_upgrade("GET", [*headers(), (b"Sec-WebSocket-Version", b"8")])

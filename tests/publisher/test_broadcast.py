@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import redis
 
 from broker import broadcast
 from broker.config.model import History
@@ -172,3 +175,36 @@ def test_import_without_trio() -> None:
     code = "import sys; from broker import broadcast, Publisher; print(*sorted(m for m in sys.modules if 'trio' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_largest_event() -> None:
+    """An event of exactly the bound is published, since brokers deliver it; one byte more is refused."""
+    size = len(encode_event(CHANNEL, "t", "x", 1.0))
+    assert len(encode_event(CHANNEL, "t", "x", 1.0, size)) == size
+    with pytest.raises(ValueError, match=f"has {size} bytes, and brokers drop events above {size - 1}"):
+        encode_event(CHANNEL, "t", "x", 1.0, size - 1)
+
+
+def test_whose_connections_are_closed(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher closes the connections that it made, also when another takes its place, and no others."""
+    connected = valkey.client.connection_pool.connection_kwargs
+    monkeypatch.setattr(shared, "PROGRAM", type(shared.PROGRAM)())
+    given = redis.Redis(unix_socket_path=connected["path"], client_name="given")
+    with Publisher(given) as publisher:
+        publisher.broadcast(CHANNEL, "t")
+    assert _names(valkey)["given"] == 1
+    given.close()
+    configure(valkey.url + "?client_name=former")
+    broadcast(CHANNEL, "t")
+    former = shared.PROGRAM.publisher  # held, that it is not the garbage collector who closes it
+    assert former is not None
+    assert _names(valkey)["former"] == 1
+    configure(valkey.url)
+    deadline = time.monotonic() + 10
+    while "former" in _names(valkey):  # the server learns of it a moment later
+        assert time.monotonic() < deadline
+
+
+def _names(valkey: Valkey) -> Counter[str]:
+    """Count the connections that the server has, by their names."""
+    return Counter(each["name"] for each in valkey.client.client_list())
