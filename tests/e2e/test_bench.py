@@ -1,11 +1,21 @@
 """The load generator, against a real broker."""
 
+import json
+import socket
 import subprocess
+import time
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.broker import COMMAND, Broker
+from broker.cli.bench_client import Address
+from broker.cli.bench_load import Load, Run
+from broker.cli.bench_publisher import Plan
+from tests.conftest import Valkey
+from tests.e2e.broker import COMMAND, Broker, Key
 from tests.e2e.program import PATIENCE, environment
+
+CHANNEL = "workflow:earlier-run"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +36,27 @@ def test_every_delivery_is_counted(broker: Broker, options: tuple[str, ...], exp
     assert figures["broker_us_per_delivery"] > 0
     keys = broker.installation.json("keys", "list", "--org", "bench")
     assert {key["status"] for key in keys} == {"revoked"}
+
+
+def test_what_an_earlier_run_published_is_not_counted(broker: Broker, store: Valkey, key: Key) -> None:
+    """What a slow broker still has from a run before is neither a delivery of this one nor a latency."""
+    published: list[int] = []
+
+    def tell(what: str, done: int, of: int) -> None:
+        if what == "connecting" and done == of and not published:
+            event = {"type": "bench", "channel": CHANNEL, "data": {"ts": f"{1:019d}"}}
+            published.append(store.client.publish(CHANNEL, json.dumps(event, separators=(",", ":"))))
+
+    url = urlsplit(broker.url)
+    assert url.hostname is not None
+    assert url.port is not None
+    address = Address(socket.AF_INET, (url.hostname, url.port), url.hostname, f"/ws/?token={key.api_key}", None)
+    plan = Plan(store.url, ((CHANNEL, CHANNEL),), 10, 200, 500.0, 0)
+    began = time.monotonic_ns()
+    outcome = Run(Load(plan, 2, 1, PATIENCE, None), address, tell).run()
+    assert published == [1]
+    assert (outcome.delivered, len(outcome.latencies)) == (20, 20)
+    assert outcome.latencies[-1] <= (time.monotonic_ns() - began) // 1000
 
 
 def test_the_figures_for_people(broker: Broker) -> None:
