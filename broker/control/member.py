@@ -146,7 +146,7 @@ class Member:
         )
 
     def take_up(self, carried: CarriedSession) -> None:
-        """Go on with a session of another process: wait for the acks that it waited for."""
+        """Go on with a session of another process: wait for the acks that it waited for, and report so."""
         self.begun.set()
         self.resumed_at = carried.position
         self.sent, self.acked, self.last_ack = carried.sent, carried.acked, carried.last_ack
@@ -158,7 +158,11 @@ class Member:
                 pending = self.pending.restore(
                     publication, addressee=each.addressee, attempts=min(each.attempts, most), resent=each.resent
                 )
-                if pending is not None and pending.resent:
+                if pending is None:
+                    continue
+                if pending.addressee:
+                    self._services.receipts.delivered(publication, [self])
+                if pending.resent:
                     self._services.resends.plan(self, pending)
 
     def deliver(self, publication: Publication, generation: int, second: int) -> bool:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from broker.store.drive import run_sync
 from broker.store.key_record import hash_of
 from broker.store.keys import add_key, lookup_key, revoke_key
 from broker.store.layout import Layout
+from broker.store.presence import read_presence
+from broker.store.receipts import is_complete, read_receipt, unreported
 from tests.conftest import Valkey
 from tests.e2e.broker import Agent
 from tests.e2e.program import Program
@@ -216,6 +219,22 @@ async def test_an_ack_that_is_late(service: Service, publisher: Publisher, api_k
         assert b"gone" not in _receipt(valkey, change["message_id"])
 
 
+async def test_a_receipt_that_is_waited_for(
+    service: Service, publisher: Publisher, api_key: str, valkey: Valkey
+) -> None:
+    """Who waits for a kill across a restart is not kept waiting: the next process reports for the agents it took up."""
+    async with await service.connect(api_key) as client:
+        await message(client, "initial_state")
+        killed = publisher.kill("acme", "wf").message_id
+        await message(client, "state_change")
+        await service.restart()
+        await message(client, "state_change")  # asked for again: the ack is waited for there
+        await client.send_json(type="ack", message_id=killed, received_at=int(time.time()))
+        with trio.fail_after(10):
+            while not _is_complete(valkey, killed):  # noqa: ASYNC110  the store tells nobody
+                await trio.sleep(0.02)
+
+
 async def test_a_client_that_does_not_read(service: Service, publisher: Publisher, api_key: str) -> None:
     """Bytes that the kernel had no room for travel along: the stream of frames goes on without a gap."""
     async with await service.connect(api_key) as client:
@@ -282,6 +301,13 @@ def _relabelled(channel: int) -> int:
 
 def _text(text: str) -> Any:
     return TextMessage(data=text)
+
+
+def _is_complete(valkey: Valkey, message_id: str) -> bool:
+    present = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+    receipt = run_sync(valkey.client, read_receipt(Layout(""), "acme", message_id))
+    assert receipt is not None
+    return bool(present) and is_complete(receipt, unreported(receipt, present), 10.0)
 
 
 def _receipt(valkey: Valkey, message_id: str) -> bytes:
