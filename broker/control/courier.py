@@ -1,5 +1,6 @@
 """A session's courier: the snapshot first, then whatever could not be sent at once."""
 
+import trio
 from redis.exceptions import RedisError
 
 from broker.control.member import HOLD_BYTES, Member
@@ -54,7 +55,7 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     upto, upto_ms = member.seq, member.ms
     member.snapshot_due = False
     member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
-    now_ms = replica.store_time(services.clock())
+    now_ms = replica.store_time(trio.current_time())
     parts = list(replica.parts(member.bound))
     missed = replica.missed_since(since, since_ms) if since else replica.recent(now_ms)
     asked = replica.to_be_acked(member.bound, now_ms)

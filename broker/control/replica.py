@@ -86,7 +86,7 @@ class Replica:
         elif isinstance(body, REPLAYED):
             self._keep(publication)
 
-    def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication], now_ms: int) -> None:
+    def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication], now: float) -> None:
         """Replace everything by what the store says.
 
         Args:
@@ -94,10 +94,10 @@ class Replica:
             workflows: the state as of the same moment, made from the snapshot by `known_workflow`.
             recent: the messages of the window before the snapshot that no snapshot holds, up to that position or
                 beyond; those before the window may be in the log, or not any more.
-            now_ms: unix ms by our clock; the store's may differ.
+            now: seconds by a clock of ours that nobody sets.
         """
         self.position = snapshot.position
-        self._ahead_ms = snapshot.now_ms - now_ms
+        self._ahead_ms = snapshot.now_ms - int(now * 1000)
         self.workflows = workflows
         for workflow_id, message_id in snapshot.open_receipts.items():
             known = workflows.get(workflow_id)
@@ -112,7 +112,7 @@ class Replica:
         self._parts = None
 
     def store_time(self, now: float) -> int:
-        """Return the store's unix ms for our unix time, as far as that is known."""
+        """Return the store's unix ms at a time by the clock that `load` was told, as far as that is known."""
         return int(now * 1000) + self._ahead_ms
 
     def stored(self) -> list[StoredWorkflow]:

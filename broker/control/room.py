@@ -137,7 +137,7 @@ class Room:
 
     def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication]) -> None:
         """Begin a new life with what the store says; every session gets a fresh snapshot, in-band."""
-        self.replica.load(snapshot, workflows, recent, int(self._clock() * 1000))
+        self.replica.load(snapshot, workflows, recent, trio.current_time())
         self._queue.clear()
         self._refresh()
         self.ready.set()

@@ -1,5 +1,7 @@
 import time
 
+import trio
+
 from broker.store.drive import run_sync
 from broker.store.presence import PresentSession, read_presence
 from broker.store.receipts import Delivery, Receipt, ReceiptSession, read_receipt
@@ -178,6 +180,19 @@ async def test_replayed_to_who_comes_back(broker: Broker, valkey: Valkey) -> Non
             replayed = [await client.receive_json() for _ in range(2)]
             assert [each["message_id"] for each in replayed] == [first, second]
             assert (await client.receive_json())["message_id"] == second
+
+
+async def test_replayed_whatever_the_time_of_day(broker: Broker, valkey: Valkey) -> None:
+    """A clock that is set right by an hour makes no recent message old."""
+    api_key, _ = add_key(valkey, "wf")
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+    approval = publisher(valkey).approval_resolved(ORG, "a", workflow_id="wf", execution_id="e", outcome="denied")
+    broker.clock.offset = 3600
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        with trio.fail_after(5):
+            assert (await client.receive_json())["message_id"] == approval.message_id
 
 
 async def test_presence(valkey: Valkey) -> None:

@@ -17,7 +17,7 @@ WINDOW, TTL = 300.0, 3600.0
 def load(replica: Replica, taken: Snapshot) -> None:
     """Have a replica begin with a snapshot."""
     workflows = {name: known_workflow(each) for name, each in taken.workflows.items()}
-    replica.load(taken, workflows, [], now_ms=0)
+    replica.load(taken, workflows, [], now=0.0)
 
 
 def loaded(seq: int = 0) -> Replica:
@@ -121,7 +121,7 @@ def test_what_was_before_the_window_is_not_known() -> None:
     replica = Replica("acme", WINDOW, TTL)
     window = int(WINDOW * 1000)
     taken = Snapshot(Position("e1", 5, 900_000), 1_000_000, {}, {}, 0, 0)
-    replica.load(taken, {}, [policy(4, ms=800_000)], now_ms=0)
+    replica.load(taken, {}, [policy(4, ms=800_000)], now=0.0)
     assert replica.missed_since(2, 1_000_000 - window - 1) is None
     assert replica.missed_since(2, 0) is None
     assert [each.seq for each in replica.missed_since(2, 1_000_000 - window) or ()] == [4]
@@ -141,7 +141,7 @@ def test_an_entry_of_a_newer_version() -> None:
 def test_what_was_read_beyond_the_snapshot() -> None:
     """Messages that were made between the reading of the snapshot and of the log come later, and then once."""
     replica = Replica("acme", WINDOW, TTL)
-    replica.load(snapshot(1), {}, [policy(1, 1001), policy(2, 1002)], now_ms=0)
+    replica.load(snapshot(1), {}, [policy(1, 1001), policy(2, 1002)], now=0.0)
     assert [each.seq for each in replica.recent(0)] == [1]
     replica.take(policy(2, 1002))
     assert [each.seq for each in replica.missed_since(0, 10**13) or ()] == [1, 2]
