@@ -70,7 +70,7 @@ def claim(
     """Claim and apply a plain publication, which every broker hears and hands in; the first wins.
 
     ``payload`` is exactly what was published: without a message_id, identical publications are told apart by counting
-    them per claimant. ``serial``, a number that the claimant never uses for another publication, makes it safe to hand
+    them per claimant. ``serial``, a number that the broker never uses for another publication, makes it safe to hand
     one in again after its answer was lost. ``heard_ms`` is when it was heard, by the server's clock: what was applied
     at that time or later cannot have been another publication before it. ``after_ms`` is a time, by the same clock,
     that its publication did not precede: what was applied earlier was another one.
@@ -87,12 +87,12 @@ def claim(
     else:
         digest = hashlib.sha256(payload).hexdigest()
         key = layout.seen(organization_id, digest)
-        name = f"{claimant.broker_id}:{claimant.generation}"
-        identity = ("payload", name, claimant.since_ms, "" if serial is None else serial, digest)
+        identity = ("payload", claimant.broker_id, claimant.since_ms, "" if serial is None else serial, digest)
     rest: tuple[Argument, ...] = (
         "" if heard_ms is None else heard_ms,
         "1" if vouched else "",
         "" if after_ms is None else after_ms,
+        claimant.generation,
     )
     return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, rest)
 
@@ -112,7 +112,7 @@ def _call(
     actor: str | None,
     force: bool,
     limits: LogLimits | None,
-    rest: tuple[Argument, ...] = ("", "", ""),
+    rest: tuple[Argument, ...] = ("", "", "", ""),
 ) -> Operation[Applied]:
     check_id(organization_id, "organization_id")
     workflow_id, _ = target_of(message)
@@ -150,6 +150,6 @@ def _call(
         message_id,
         secrets.token_hex(8),  # the epoch, if this begins one
         *limit_args(limits),
-        *rest,  # heard, vouched, after
+        *rest,  # heard, vouched, after, generation
     )
     return decode_applied(reply)

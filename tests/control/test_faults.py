@@ -269,6 +269,25 @@ async def test_a_kill_that_the_store_refuses_for_long(valkey: Valkey, monkeypatc
         assert (await client.receive_type("state_change"))["state"] == "Killed"
 
 
+async def test_the_same_again_while_the_first_waits(broker: Broker, valkey: Valkey) -> None:
+    """What a broker heard before its link broke is not taken for what it hears after it, however late it is applied."""
+    api_key, _ = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        with setting(valkey, "min-replicas-to-write", "1"):
+            put_in(valkey, "wf", "paused")
+            await eventually(lambda: broker.counters.control_inputs == 1)
+            valkey.client.client_kill_filter(_type="pubsub")
+            await eventually(lambda: valkey.client.pubsub_numpat() == 1)
+            for state in ("resumed", "paused"):
+                put_in(valkey, "wf", state)
+            await eventually(lambda: broker.counters.control_inputs == 3)
+        await eventually(lambda: sum(broker.counters.control_applied.values()) == 3)
+        changes = [await client.receive_type("state_change") for _ in range(3)]
+        assert [each["state"] for each in changes] == ["Paused", "Normal", "Paused"]
+    assert broker.counters.control_applied == {"applied": 3}
+
+
 async def test_a_store_that_refuses(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when the store has refused a snapshot for long is a client told so; once it can be had, it is sent."""
     monkeypatch.setattr(rooms, "RESYNC_SECONDS", 0.3)

@@ -43,13 +43,14 @@ def heard_by(
     heard_ms: int | None = None,
     after_ms: int | None = None,
     limits: LogLimits | None = None,
+    generation: int = 1,
 ) -> Applied:
     """Hand in a plain publication as a broker that has listened since ``since_ms`` and heard it at ``heard_ms``.
 
-    It was published at ``after_ms`` or later.
+    It was published at ``after_ms`` or later. That is the broker's subscription number ``generation``.
     """
     message = decode_control_input(payload)
-    claimant = Claimant(broker, 1, since_ms)
+    claimant = Claimant(broker, generation, since_ms)
     operation = claim(
         LAYOUT, ORG, message, payload, claimant, serial=serial, heard_ms=heard_ms, after_ms=after_ms, limits=limits
     )

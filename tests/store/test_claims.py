@@ -31,12 +31,23 @@ class Listener:
 
     name: str
     since_ms: int
-    waiting: deque[int] = attrs.field(factory=deque)  # of each, a time that it was published after
+    generation: int = 1
+    waiting: deque[tuple[int, int, int]] = attrs.field(factory=deque)
+
+    def hear(self, after_ms: int) -> None:
+        """Hear one, of which a time is known that it was published after."""
+        self.waiting.append((self.since_ms, self.generation, after_ms))
 
     def hand_in(self, valkey: Valkey) -> int:
         """Hand in the next one; returns how many were applied by that."""
-        after = self.waiting.popleft()
-        return heard_by(valkey, POLICY, self.name, self.since_ms, after_ms=after).status is Status.APPLIED
+        since, generation, after = self.waiting.popleft()
+        heard = heard_by(valkey, POLICY, self.name, since, after_ms=after, generation=generation)
+        return heard.status is Status.APPLIED
+
+    def reconnect(self, valkey: Valkey) -> None:
+        """Begin to listen anew, with whatever is not handed in yet."""
+        self.since_ms = tick(valkey)
+        self.generation += 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -53,7 +64,9 @@ def test_every_publication_is_applied_exactly_once(valkey: Valkey, data: Any) ->
         for _ in range(data.draw(st.integers(0, 4), "publications")):
             published += 1
             for broker in brokers:
-                broker.waiting.append(data.draw(st.sampled_from([broker.since_ms, now_ms(valkey)]), "published after"))
+                if data.draw(st.booleans(), "reconnects"):
+                    broker.reconnect(valkey)
+                broker.hear(data.draw(st.sampled_from([broker.since_ms, now_ms(valkey)]), "published after"))
             for broker in data.draw(st.permutations(brokers), "order"):
                 for _ in range(data.draw(st.integers(0, len(broker.waiting)), "handed in")):
                     applied += broker.hand_in(valkey)
@@ -69,10 +82,12 @@ def test_every_publication_is_applied_exactly_once(valkey: Valkey, data: Any) ->
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(["publish", "join", "hand in", "die"]), st.integers(0, 5)), max_size=30)
+    steps=st.lists(
+        st.tuples(st.sampled_from(["publish", "join", "hand in", "reconnect", "die"]), st.integers(0, 5)), max_size=30
+    )
 )
 def test_nothing_is_applied_twice(valkey: Valkey, steps: list[tuple[str, int]]) -> None:
-    """Whoever joins, dies or lags at whatever moment: never more applications than publications."""
+    """Whoever joins, dies, reconnects or lags at whatever moment: never more applications than publications."""
     valkey.client.flushall()
     with_key(valkey)
     published = applied = joined = 0
@@ -82,12 +97,14 @@ def test_nothing_is_applied_twice(valkey: Valkey, steps: list[tuple[str, int]]) 
         if step == "publish":
             published += 1
             for listener in brokers:
-                listener.waiting.append(now_ms(valkey) if which else listener.since_ms)
+                listener.hear(now_ms(valkey) if which else listener.since_ms)
         elif step == "join":
             joined += 1
             brokers.append(Listener(f"b{joined}", now_ms(valkey)))
         elif broker is not None and step == "die":
             brokers.remove(broker)
+        elif broker is not None and step == "reconnect":
+            broker.reconnect(valkey)
         elif broker is not None and broker.waiting:
             applied += broker.hand_in(valkey)
     assert applied <= published
@@ -219,6 +236,16 @@ def test_late_kill(valkey: Valkey) -> None:
     assert forgotten(valkey, stood_still)(KILL).status is Status.LATE
     change(valkey, State.NORMAL, force=True)
     assert forgotten(valkey, stood_still)(KILL).status is Status.LATE
+
+
+def test_the_same_again_after_a_reconnect(valkey: Valkey) -> None:
+    """What a broker hears anew is not what it heard before its link broke and hands in only now."""
+    with_key(valkey)
+    long_ago, after = now_ms(valkey) - 60_000, now_ms(valkey)
+    anew = tick(valkey)
+    for payload, since, generation in ((PAUSE, long_ago, 1), (RESUME, anew, 2), (PAUSE, anew, 2)):
+        heard = heard_by(valkey, payload, "a", since, heard_ms=anew, after_ms=after, generation=generation)
+        assert heard.status is Status.APPLIED
 
 
 def test_hundreds_of_identical_publications(valkey: Valkey) -> None:

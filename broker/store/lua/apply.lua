@@ -12,13 +12,14 @@ local kind, workflow, state, wanted, forced, wants_ack = ARGV[9], ARGV[10], ARGV
 local heard_at = tonumber(ARGV[24]) or math.huge -- by the clock of this server
 local vouched = ARGV[25] == '1' -- the claimant has sessions of this organization
 local after = tonumber(ARGV[26]) -- by the same clock: it was published then or later; nil if nobody knows
+local generation = ARGV[27] -- which of the claimant's subscriptions has heard it
 local head, reason, time, actor, message_id = ARGV[15], ARGV[16], ARGV[17], ARGV[18], ARGV[19]
 
 local MAX_BROUGHT_VERSION = 4503599627370496 -- 2^52: leaves room to count on from whatever a publisher brings
 local WINDOW = 10000 -- ms for which a broker that has just begun to listen may have missed what is applied
 local PROMPT = 250 -- ms within which a publication that was applied elsewhere has been heard here
 local KEPT = 64 -- times of application that are remembered per payload
-local CLAIMANTS = 256 -- claimants that are remembered per payload: one for each connection of each broker
+local CLAIMANTS = 256 -- claimants that are remembered per payload: one for each broker
 
 local function reply(status, version, book, previous, heard)
   return {status, int(version), book and int(book.seq) or '0', book and int(book.ms) or '0',
@@ -40,7 +41,7 @@ local function settle(answer)
     pass_when_out_of_memory(names) -- also of a duplicate: who may not present one is stuck with it
   end
   if mode == 'payload' then
-    redis.call('HSET', claim, 'b:' .. claimant, int(presented), 's:' .. claimant, serial)
+    redis.call('HSET', claim, 'b:' .. claimant, int(presented) .. ' ' .. generation, 's:' .. claimant, serial)
     if unknown then
       -- A payload that is published again and again never expires, and brokers come and go for months. One that is
       -- forgotten while it lives begins anew: from what was applied since it listens, and before this was published.
@@ -64,14 +65,16 @@ end
 
 if mode == 'payload' then
   -- Every broker hears every publication, so the k-th that one of them presents is the k-th that was published; the
-  -- first to present it applies it. A broker that began to listen at `since` starts from what was applied before that.
+  -- first to present it applies it. A broker that began to listen at `since` starts from what was applied before that,
+  -- and one that listened before from what it has presented of that time, however late it did.
   local counts = redis.call('HMGET', claim, 'n', 'b:' .. claimant, 's:' .. claimant)
   if serial ~= '' and counts[3] == serial then
     return reply('duplicate', 0) -- the same presentation again: its first answer was lost on the way
   end
-  n, presented = tonumber(counts[1] or '0'), tonumber(counts[2] or '-1')
-  unknown = presented < 0
-  if unknown then
+  local former, listened = string.match(counts[2] or '', '^(%d+) (%d+)$')
+  n, presented = tonumber(counts[1] or '0'), tonumber(former or '-1')
+  unknown = not former
+  if listened ~= generation then
     presented = n
     for i = n, math.max(1, n - KEPT + 1), -1 do
       if tonumber(redis.call('HGET', claim, 'at:' .. int(i)) or '0') < since then
@@ -79,6 +82,7 @@ if mode == 'payload' then
       end
       presented = i - 1
     end
+    presented = math.max(presented, tonumber(former or '0'))
   end
   presented = presented + 1
   -- What was applied before this one was published is not this one: whoever has missed a publication is not behind for
