@@ -64,6 +64,7 @@ class Room:
         self.bell = Doorbell()  # wakes the task that keeps the replica right
         self.left_at = trio.current_time()
         self.generation = 0
+        self.doubts = 0  # how often the replica may have missed something: what was being read meanwhile settles none
         self.capped = 0  # entries that the log has ever lost to its size cap
         self._counters = counters
         self._clock = clock

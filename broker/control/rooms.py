@@ -166,6 +166,7 @@ class Rooms:
             org = room.organization_id
             self._repeated.info(f"{org} {why}", "comparing with the log", org=org, why=why)
         self._in_doubt.setdefault(room, self._clock())
+        room.doubts += 1
         room.bell.ring()
 
     def _unknown(self, room: Room, publication: Publication) -> None:
@@ -180,6 +181,7 @@ class Rooms:
         failures = 0
         while True:
             heard = await self._is_heard(room, channel)
+            doubts = room.doubts
             try:
                 async with self._mending:
                     await self._mender.mend(room)
@@ -192,7 +194,7 @@ class Rooms:
                 refused_since = self._give_up(room, refused_since, str(error))
             else:
                 failures, refused_since = 0, None
-                if heard and not room.has_gap:
+                if heard and not room.has_gap and room.doubts == doubts:
                     self._in_doubt.pop(room, None)
                 with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2) if heard else 0):
                     await room.bell.wait()

@@ -1,9 +1,11 @@
 """What a room knows between the moment in which its link is up again and the one in which it is heard again."""
 
+import trio
+
 from broker.control.room import Room
 from tests.conftest import Valkey
-from tests.control.broker import ORG, add_key, running_broker
-from tests.control.clients import eventually
+from tests.control.broker import ORG, add_key, publisher, running_broker
+from tests.control.clients import eventually, snapshot
 
 
 async def test_a_room_is_not_current_before_its_channel_is_heard_again(own_valkey: Valkey) -> None:
@@ -19,3 +21,36 @@ async def test_a_room_is_not_current_before_its_channel_is_heard_again(own_valke
             link.leave("for this test")
             await eventually(lambda: seen and rooms.current(ORG))
     assert seen == [(True, None)]
+
+
+async def test_a_look_at_the_log_from_before_a_break_settles_nothing(own_valkey: Valkey) -> None:
+    """While a store that is slow still answers it the link breaks and comes back: what went by is in no such answer."""
+    api_key, _ = add_key(own_valkey)
+    asked, answers = 0, trio.Semaphore(0)
+    async with running_broker(own_valkey) as broker:
+        rooms = broker.plane.services.rooms
+        link = broker.plane.feed._link
+
+        async def answer_late(*words: str) -> object:
+            nonlocal asked
+            answer = await broker.command.call(*words)
+            asked += 1
+            await answers.acquire()
+            return answer
+
+        async with await broker.connect(api_key) as client:
+            await snapshot(client)
+            room = await eventually(lambda: rooms.current(ORG))
+            assert room is not None
+            rooms._mender._call = answer_late
+            room.bell.ring()
+            await eventually(lambda: asked)
+            link.leave("for this test")
+            publisher(own_valkey).kill(ORG, "wf")
+            await eventually(lambda: link.state.up and not link.restoring)
+            answers.release()
+            await eventually(lambda: asked == 2)
+            assert (room.seq, rooms.current(ORG)) == (0, None)
+            answers.release()
+            assert (await client.receive_type("state_change"))["state"] == "Killed"
+            await eventually(lambda: rooms.current(ORG))
