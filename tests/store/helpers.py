@@ -1,5 +1,7 @@
 """Short forms that the store's tests share."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from broker.store.applied import Applied
@@ -65,6 +67,16 @@ def stopped_after(valkey: Valkey, operation: Operation[object], steps: int) -> N
         words = request.args if isinstance(request, Command) else request.eval()
         request = operation.send(valkey.client.execute_command(*words))  # type: ignore[no-untyped-call]
     operation.close()
+
+
+@contextlib.contextmanager
+def out_of_memory(valkey: Valkey) -> Iterator[None]:
+    """Let the server refuse whatever needs memory."""
+    valkey.client.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        valkey.client.config_set("maxmemory", "0")
 
 
 def now_ms(valkey: Valkey) -> int:

@@ -1,8 +1,7 @@
 """Plain publications without an id: exactly once over brokers that heard different subsets of them."""
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -17,7 +16,7 @@ from broker.store.replies import text
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
 from tests.conftest import Valkey
-from tests.store.helpers import LAYOUT, ORG, change, done, heard_by, now_ms, tick, with_key
+from tests.store.helpers import LAYOUT, ORG, change, done, heard_by, now_ms, out_of_memory, tick, with_key
 
 POLICY = b'{"type":"policy_invalidated","policy_id":"p","new_version":2}'
 KILL = b'{"type":"state_change","workflow_id":"wf","state":"killed"}'
@@ -275,16 +274,6 @@ def test_hundreds_of_claimants(valkey: Valkey) -> None:
     assert heard_by(valkey, POLICY, "b599", after, after_ms=after).status is Status.DUPLICATE
     (key,) = valkey.client.keys(LAYOUT.seen(ORG, "*"))
     assert valkey.client.hlen(key) < 64 + 3 * 256 + 5
-
-
-@contextlib.contextmanager
-def out_of_memory(valkey: Valkey) -> Iterator[None]:
-    """Let the server refuse whatever needs memory."""
-    valkey.client.config_set("maxmemory", "1")
-    try:
-        yield
-    finally:
-        valkey.client.config_set("maxmemory", "0")
 
 
 def test_failed_step_claims_nothing(valkey: Valkey) -> None:

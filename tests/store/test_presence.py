@@ -10,7 +10,7 @@ from broker.store.presence import (
     remove_presence,
 )
 from tests.conftest import Valkey
-from tests.store.helpers import LAYOUT, ORG, done
+from tests.store.helpers import LAYOUT, ORG, done, out_of_memory
 
 
 def test_brokers_live_by_their_heartbeats(valkey: Valkey) -> None:
@@ -42,6 +42,16 @@ def test_agents_of_live_brokers(valkey: Valkey) -> None:
         ("s2", "b1", second),
         ("s1", "b1", first),
     ]
+
+
+def test_presence_while_memory_is_full(valkey: Valkey) -> None:
+    """Else those who kill just then would be told that nobody is connected."""
+    with out_of_memory(valkey):
+        for silent in (False, True):
+            done(valkey, heartbeat(LAYOUT, "b1", {}))
+            done(valkey, put_presence(LAYOUT, ORG, "b1", {"s1": Presence("k1", "wf", 100, silent=silent)}))
+            [found] = done(valkey, read_presence(LAYOUT, ORG))
+            assert found.presence.silent is silent
 
 
 def test_presence_expires_with_its_broker(valkey: Valkey) -> None:
