@@ -15,7 +15,7 @@ from broker.store.schema import check_schema
 from broker.store.snapshot import Position
 from protocol.errors import ProtocolError
 from tests.conftest import Valkey
-from tests.store.helpers import LAYOUT, ORG, done, stopped_after
+from tests.store.helpers import LAYOUT, ORG, done, out_of_memory, stopped_after
 
 
 class Reversed:
@@ -122,6 +122,15 @@ def test_revoking_that_stops_anywhere_is_mended_by_another_try(valkey: Valkey, s
     after = done(valkey, revoke_key(LAYOUT, made.key_id))
     assert (after.status, after.version) == (KeyStatus.REVOKED, 2)
     assert len(done(valkey, read_log(LAYOUT, ORG, Position(None, 0, 0))).entries) == 1
+
+
+def test_revoking_while_memory_is_full(valkey: Valkey) -> None:
+    """A key that is in wrong hands is shut out just then, too, and its sessions are told."""
+    made = done(valkey, add_key(LAYOUT, ORG))
+    with out_of_memory(valkey):
+        assert done(valkey, revoke_key(LAYOUT, made.record.key_id)).status is KeyStatus.REVOKED
+    log = done(valkey, read_log(LAYOUT, ORG, Position(None, 0, 0)))
+    assert [each.type for each in log.entries] == ["key_rotated"]
 
 
 def test_refusal() -> None:

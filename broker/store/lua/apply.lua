@@ -120,6 +120,9 @@ if message_id == '' then
 end
 
 if kind ~= 'state_change' then
+  if kind == 'key_rotated' and not plain then
+    pass_when_out_of_memory(names) -- a key is revoked just then, too
+  end
   if wants_ack then
     message_id = free_message_id(book, message_id)
   end
