@@ -13,7 +13,7 @@ from broker.store.snapshot import Position, Snapshot, StoredWorkflow, read_snaps
 from protocol.control import PolicyInvalidatedInput
 from protocol.states import State
 from tests.conftest import Valkey
-from tests.store.helpers import LAYOUT, ORG, change, done, tick
+from tests.store.helpers import LAYOUT, ORG, change, done, out_of_memory, tick
 
 HOSTILE = 'x","message_id":"y","updated_at":7,"actor":null,"at":1} \\ "\n\u2028'
 
@@ -66,6 +66,18 @@ def test_intact_store_is_left_alone(valkey: Valkey) -> None:
     assert (result.new_epoch, result.changed) == (False, ())
     assert result.position == before.position
     assert attrs.evolve(snapshot(valkey), now_ms=0) == attrs.evolve(before, now_ms=0)
+
+
+def test_what_was_lost_is_given_back_while_memory_is_full(valkey: Valkey) -> None:
+    """A promoted replica at its memory limit takes the kill that it missed; so much it has held before."""
+    change(valkey, State.NORMAL)
+    replica = Replica(valkey)
+    change(valkey, State.KILLED)
+    known = snapshot(valkey)
+    replica.promote()
+    with out_of_memory(valkey):
+        assert restored(valkey, known).changed == ("wf",)
+    assert state_of(valkey) == (State.KILLED, 2)
 
 
 def test_empty_store_gets_everything_back(valkey: Valkey) -> None:

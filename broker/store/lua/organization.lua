@@ -110,7 +110,7 @@ local function state_message(organization, change)
 end
 
 -- A server that is out of memory lets a script go on once it has written something that needs none. A Killed or Paused
--- must get through just then, and is small.
+-- must get through just then, and is small; so must what was lost.
 local function pass_when_out_of_memory(names)
   redis.call('HDEL', names.meta, '')
 end
