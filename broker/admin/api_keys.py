@@ -106,7 +106,7 @@ async def _kill_first(action: Action, record: KeyRecord) -> None:
     org = record.organization_id
     applied = await change_state(action, org, record.workflow_id, State.KILLED, f"key {record.key_id} is revoked")
     seen = await follow_receipt(action, org, applied.message_id, RECEIPTS)
-    if seen is not None and not seen.is_confirmed:
+    if seen is None or not seen.is_confirmed:
         raise refusal(
             409,
             ErrorCode.UNAVAILABLE,

@@ -79,17 +79,21 @@ class _Watch:
                 "unconfirmed": [_json(session) for session in missing],
                 "unknown_brokers": list(self._silent_brokers),
                 "superseded_by": superseded,
+                "lost": self._receipt is None,
             }
             print_json(summary)
         else:
-            click.echo(_sentence(len(sessions), len(confirmed), slowest, known=not self._silent_brokers))
+            if self._receipt is None:
+                click.echo("The store has lost the receipt: who confirmed is not known.")
+            else:
+                click.echo(_sentence(len(sessions), len(confirmed), slowest, known=not self._silent_brokers))
             for session in missing:
                 click.echo(f"  not confirmed: {_who(session)}, {_trouble(session)}")
             for broker in self._silent_brokers:
                 click.echo(f"  unknown: broker {broker} has agents of {self._org} and did not report")
         if superseded is not None:
             hint(f"Another change ({superseded}) came meanwhile: nobody is asked for this one any more.")
-        return not missing and not self._silent_brokers
+        return self._receipt is not None and not missing and not self._silent_brokers
 
 
 def _sentence(agents: int, confirmed: int, slowest: int | None, *, known: bool) -> str:

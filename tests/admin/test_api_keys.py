@@ -131,6 +131,20 @@ async def test_an_agent_that_does_not_confirm_keeps_its_key(site: Site, monkeypa
     assert listed["status"] == "active"
 
 
+async def test_a_receipt_that_is_lost_confirms_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that forgets the receipt while it is waited for, as in a failover, gets no key revoked."""
+    monkeypatch.setattr(api_keys, "RECEIPTS", 5.0)
+    made = site.key("wf")
+    async with await site.agent(made.api_key) as agent:
+        await agent.receive_type("initial_state")
+        await site.wait_present(1)
+        answers: list[int] = []
+        async with site.asking("DELETE", f"{KEYS}/{made.record.key_id}?kill=true", answers):
+            told = await agent.receive_type("state_change")
+            site.valkey.client.delete(site.broker.layout.receipts(ORG, told["message_id"]))
+    assert answers == [409]
+
+
 async def test_only_the_agents_of_a_key_are_named(site: Site) -> None:
     """Who is cut off by a revocation is told apart from who stays; who revoked it is written down."""
     made, other = site.key("wf"), site.key("wf")

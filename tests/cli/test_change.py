@@ -249,6 +249,20 @@ def test_a_broker_that_has_not_reported_when_another_change_comes_is_unknown(
     assert (summary["superseded_by"], summary["unknown_brokers"]) == (resumed.message_id, ["b1"])
 
 
+def test_a_receipt_that_is_lost_confirms_nothing(
+    shell: Shell, org: str, valkey: Valkey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that has forgotten the receipt, as after a failover, knows nothing of agents: that is no success."""
+    with closing(Target(load(shell.config), dev=False)) as target:
+        killed = target.publisher.kill(org, "wf")
+        valkey.client.delete(LAYOUT.receipts(org, killed.message_id))
+        assert not wait_for_receipts(target, org, "wf", killed, time.monotonic() + 10, as_json=False)
+        assert not wait_for_receipts(target, org, "wf", killed, time.monotonic() + 10, as_json=True)
+    sentence, summary = capsys.readouterr().out.splitlines()
+    assert sentence == "The store has lost the receipt: who confirmed is not known."
+    assert json.loads(summary)["lost"]
+
+
 def test_no_agent_is_connected(shell: Shell, org: str) -> None:
     """Then there is nothing to wait for, which is said, and is no failure."""
     assert "No agent is connected" in shell("kill", org, "wf", "--wait", "60").stdout
