@@ -42,7 +42,9 @@ class Heartbeat:
         peer = self._peer
         if peer is None or trio.current_time() < self._due:
             return
-        if self._asked:
+        if self._asked and peer.has_unread:  # we stood still, or hold it back: its pong may be among that
+            self._wait(self._services.config.events.pong_timeout)
+        elif self._asked:
             self._services.counters.heartbeats_missed += 1
             peer.close_soon(CloseCode.HEARTBEAT_MISSED, "no pong")
             self.stop()

@@ -104,6 +104,11 @@ class Peer:
         return self.wire.last_heard
 
     @property
+    def has_unread(self) -> bool:
+        """Whether the peer has sent something that has not been read."""
+        return self.wire.has_unread()
+
+    @property
     def scanner(self) -> FrameScanner:
         """The view over what the peer sends: counts, and the bytes since the last complete message."""
         return self._feed.scanner

@@ -95,6 +95,13 @@ class PlainWire:
         except OSError as error:
             raise WireBroken(str(error)) from None
 
+    def has_unread(self) -> bool:
+        """Tell whether the kernel holds bytes that the peer has sent."""
+        try:
+            return bool(self.raw.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     async def receive_raw(self, max_bytes: int) -> bytes:
         """Return the next bytes off the socket itself, whatever was given back.
 

@@ -58,6 +58,22 @@ async def test_a_ping_that_is_not_answered_ends_with_4408(autojump_clock: trio.t
     assert services.counters.heartbeats_missed == 1
 
 
+async def test_a_pong_that_has_not_been_read_keeps_the_socket(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that is not read, since too much of it waits for Redis, is not closed for what it has said in time."""
+    services = surroundings(max_subscriptions=1)
+    events = services.config.events
+    async with session(services) as browser:
+        await browser.say(*[subscribe("workflow:a")] * 4)
+        assert await browser.hear() == {"type": "ping"}
+        await browser.say({"type": "pong"})
+        await trio.sleep(2 * events.pong_timeout)
+        services.hub.channels[b"workflow:a"].confirmation.confirm(0, 1)
+        assert [(await browser.hear())["type"] for _ in range(4)] == ["subscribed"] * 4
+        assert await browser.hear() == {"type": "ping"}
+        assert await browser.ending() == 4408
+    assert services.counters.heartbeats_missed == 1
+
+
 async def test_a_pong_that_nobody_asked_for_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     """A client that says again and again that it is there is pinged when it is due, and costs no alarm each time."""
     services = surroundings()
