@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from broker.events.hub import Channel, Hub
+from broker.events.hub import REFUSED, Channel, Hub
 from broker.events.pace import Pace
 from broker.events.packing import Packer
 from broker.events.rate import PublicationRate
@@ -26,6 +26,11 @@ JOIN_BYTES = 262144
 """Frames of one channel are joined up to this size; larger publications go by themselves."""
 
 BREAK = "the broker was cut off from Redis"
+
+REFUSAL = "Redis does not let the broker hear this channel"
+
+REFUSED_SECONDS = 5.0
+"""Between two tries to subscribe to the channels that Redis refuses: there may be thousands."""
 
 FLOOD = "more was published than is allowed for a channel"
 
@@ -63,6 +68,7 @@ class FanOut:
         self._has_ring = ring is not None
         self._counters = counters
         self._broken = Doorbell()
+        self._refused = Doorbell()
         self._telling = trio.Lock()
         self._pace = Pace(time.perf_counter())
         self.rate = PublicationRate(publications_per_second)
@@ -108,16 +114,19 @@ class FanOut:
         self._broken.ring()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell subscribers of breaks and of what was dropped, until cancelled."""
+        """Tell subscribers of breaks, of refusals and of what was dropped, until cancelled."""
         try:
             async with trio.open_nursery() as tellers:
                 tellers.start_soon(self._tell_of_drops)
+                tellers.start_soon(self._ask_again)
                 task_status.started()
                 while True:
                     await self._broken.wait()
                     turn = Turn()
                     for channel in list(self._hub.channels.values()):
                         await self._tell_of_gap(channel, turn)
+                        if channel.is_refused:
+                            self._refused.ring()
         finally:
             if self.ring is not None:
                 self._has_ring = False
@@ -128,6 +137,28 @@ class FanOut:
         if self._has_ring:
             self._has_ring = False
             get_logger(part="events").error("io_uring is given up: the kernel did not do at once what it was asked to")
+
+    async def _ask_again(self) -> None:
+        """Ask again for what Redis has refused after a break, until it does not: its subscribers are still there."""
+        while True:
+            await self._refused.wait()
+            refused = [channel for channel in self._hub.channels.values() if channel.is_refused]
+            if refused:
+                why, channel = str(refused[0].confirmation.error), refused[0].name
+                self._complaints.error(
+                    "refused", "Redis refused a subscription", channel=channel, channels=len(refused), why=why
+                )
+            await trio.sleep(REFUSED_SECONDS)
+            turn = Turn()
+            for each in refused:
+                if each.is_refused and each.holders:
+                    self._hub.hold_again(each).when_settled(self._on_asked)
+                if turn.is_over():
+                    await turn.end()
+
+    def _on_asked(self, error: Exception | None) -> None:
+        """Have subscribers told what they missed meanwhile; or ask once more."""
+        (self._broken if error is None else self._refused).ring()
 
     async def _tell_of_drops(self) -> None:
         while True:
@@ -147,9 +178,10 @@ class FanOut:
         """Tell every subscriber of a channel that publications may have been missed, once, before anything newer."""
         async with self._telling:
             if channel.has_gap:
-                generation = channel.confirmation.generation
-                await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, BREAK))), 1, turn)
-                channel.told = generation
+                hearing = channel.hearing
+                reason = REFUSAL if hearing == REFUSED else BREAK
+                await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, reason))), 1, turn)
+                channel.told = hearing
 
     def _frames(self, channel: str, payloads: list[bytes]) -> list[bytes]:
         frames = []

@@ -10,6 +10,9 @@ from broker.link.subscriptions import SubscriptionLink
 from broker.store.layout import Layout
 from broker.wire.bucket import TokenBucket
 
+REFUSED = -1
+"""In place of a generation: Redis does not let us hear the channel any more."""
+
 
 @attrs.define(eq=False)
 class Channel:
@@ -23,7 +26,8 @@ class Channel:
         frames, bytes: all that was delivered to each of those who were there all the time; bytes by their window.
         version: rises whenever somebody joins or leaves.
         allowance: what it may still have, see `PublicationRate`.
-        told: which connection to Redis (its generation) subscribers know to have begun, and may have missed something.
+        told: which connection to Redis (its generation) subscribers know to have begun, and may have missed something;
+            REFUSED: they know that they miss everything.
     """
 
     name: str
@@ -40,7 +44,7 @@ class Channel:
     def join(self, session_id: str, subscriber: Subscriber) -> None:
         """Deliver to `subscriber` from now on, in place of whatever the session had here."""
         if not self.subscribers:
-            self.told = self.confirmation.generation
+            self.told = self.hearing
         self.subscribers[session_id] = subscriber
         self.version += 1
 
@@ -51,9 +55,19 @@ class Channel:
         self._rosters = {}  # they would keep what thousands leave behind, and free all of it in one step
 
     @property
+    def is_refused(self) -> bool:
+        """Whether Redis has refused it at the last try."""
+        return self.confirmation.error is not None
+
+    @property
+    def hearing(self) -> int:
+        """The generation of the connection to Redis by which it was heard last; REFUSED if there is none now."""
+        return REFUSED if self.is_refused else self.confirmation.generation
+
+    @property
     def has_gap(self) -> bool:
-        """Whether Redis was subscribed to anew, and subscribers have not been told that they missed something."""
-        return self.told != self.confirmation.generation
+        """Whether Redis was subscribed to anew, or refuses, and subscribers have not been told what that means."""
+        return self.told != self.hearing
 
     def rosters(self) -> dict[int, Roster]:
         """Return who is here now, by the window of what they take; the same lists serve for as long as nothing changes.
@@ -94,6 +108,11 @@ class Hub:
             channel = self.channels[redis_name] = Channel(name, self._link.subscribe(redis_name))
         channel.holders += 1
         return channel
+
+    def hold_again(self, channel: Channel) -> Confirmation:
+        """Ask once more for a channel that Redis has refused."""
+        channel.confirmation = self._link.subscribe(self.redis_name(channel.name))
+        return channel.confirmation
 
     def release(self, channel: Channel, session_id: str) -> None:
         """Give a channel up for one session; the last one ends the subscription at Redis."""

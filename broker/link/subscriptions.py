@@ -213,4 +213,7 @@ class _SubscribeSlot:
     def _one_by_one(self, refused: Iterable[Confirmation]) -> None:
         """One forbidden channel refuses the whole command: find out which it is."""
         for confirmation in refused:
+            if confirmation.ended:  # the command that gave it up may be before this one, on its way already
+                self.link._settled(confirmation)
+                continue
             self.link._send(self.connection, (True, confirmation.pattern), [confirmation])

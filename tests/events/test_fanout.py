@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import structlog
 import trio
+import trio.testing
+from redis.exceptions import NoPermissionError
 
-from broker.events.fanout import JOIN_BYTES, FanOut, joined
+from broker.events.fanout import JOIN_BYTES, REFUSED_SECONDS, FanOut, joined
 from broker.wire import turn
 from broker.wire.outbox import Outbox
 from broker.wire.plain import PlainWire
@@ -302,6 +304,54 @@ async def test_all_subscribers_hear_of_a_break_before_anything_newer(stage: Stag
     for listener in (first, second):
         assert [b"resync_required" in data for data in listener.writes] == [True, False]
         assert b'"channel":"workflow:a"' in listener.writes[0]
+
+
+async def test_a_channel_that_redis_refuses_after_a_break(
+    stage: Stage, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its subscribers are told, once; Redis is asked again until it lets us hear it, and they are told once more."""
+    await nursery.start(stage.fan_out.run)
+    channel, other = stage.channel(A), stage.channel(B)
+    (listener,), (neighbour,) = stage.listeners(channel, 1), stage.listeners(other, 1)
+    with structlog.testing.capture_logs() as logs:
+        for each in (channel, other):
+            each.confirmation.unconfirm()
+        channel.confirmation.refuse(NoPermissionError("no"))
+        other.confirmation.confirm(0, 2)
+        stage.fan_out.note_break()
+        for _ in range(3):
+            refused = channel.confirmation
+            await trio.sleep(REFUSED_SECONDS + 0.1)
+            assert channel.confirmation is not refused
+            channel.confirmation.refuse(NoPermissionError("no"))
+    assert [(line["event"], line["channel"], line["channels"]) for line in logs] == [
+        ("Redis refused a subscription", A, 1)
+    ]
+    assert len(listener.writes) == len(neighbour.writes) == 1
+    assert b"resync_required" in listener.writes[0]
+    await trio.sleep(REFUSED_SECONDS + 0.1)
+    channel.confirmation.confirm(0, 2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [b"resync_required" in data for data in listener.writes] == [True, True]
+    await stage.fan_out.on_batch([message(A, 1)])
+    assert listener.writes[2:] == [frames(A, 1)]
+    assert len(neighbour.writes) == 1
+
+
+async def test_a_refused_channel_is_not_asked_for_again_when_nobody_is_left(
+    stage: Stage, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its last subscriber leaves while Redis refuses it."""
+    await nursery.start(stage.fan_out.run)
+    channel = stage.channel(A)
+    stage.listeners(channel, 1)
+    channel.confirmation.refuse(NoPermissionError("no"))
+    stage.fan_out.note_break()
+    await trio.testing.wait_all_tasks_blocked()
+    refused = channel.confirmation
+    stage.hub.release(channel, "0")
+    await trio.sleep(2 * REFUSED_SECONDS)
+    assert channel.confirmation is refused
 
 
 class SlowSocket:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import redis.exceptions
 import trio
+import trio.testing
 
 from broker.link.address import Address
 from broker.link.errors import SubscriptionEnded
@@ -327,6 +328,22 @@ async def test_refused_channels(server: Server, nursery: trio.Nursery) -> None:
         await restored.wait()
     assert granted.confirmed
     assert bad_pattern.error is not None
+
+
+async def test_given_up_beside_a_refused_one(server: Server, nursery: trio.Nursery) -> None:
+    """A channel that is given up while the command that it shares with a forbidden one is refused stays given up."""
+    server.command(*("ACL", "SETUSER", "limited", "on", ">pw", "+@all", "resetchannels", "&workflow:*"))
+    link = SubscriptionLink(Address(path=str(server.path), username="limited", password="pw"), "test", backoff=QUICK)
+    await nursery.start(link.run)
+    server.command("CLIENT", "PAUSE", "200")
+    link.subscribe(b"workflow:a")
+    bad = link.subscribe(b"secret")
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    link.unsubscribe(b"workflow:a")
+    with trio.fail_after(20), pytest.raises(redis.exceptions.NoPermissionError):
+        await bad.wait()
+    await confirmed(link.subscribe(b"workflow:b").wait)
+    assert server.client.pubsub_channels() == [b"workflow:b"]
 
 
 async def test_clock_that_may_not_be_asked(server: Server, nursery: trio.Nursery) -> None:
