@@ -269,6 +269,8 @@ class Peer:
     def _start_deadline(self) -> None:
         if self.outbox.too_slow:
             self._note("us", CloseCode.OVERLOADED, "too slow")
+        elif self.outbox.dead and not self.scanner.closed:
+            self._note("peer", ABNORMAL, "")
         scope = self._scope
         if scope is None:
             return

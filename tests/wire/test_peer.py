@@ -125,6 +125,17 @@ async def test_who_goes_without_a_word_has_ended_it_before_anything_else_is_done
     assert ends == [("peer", 1006)]
 
 
+async def test_a_peer_that_is_found_gone_by_a_write() -> None:
+    """It is the one that has ended the connection, also while the session still runs and nothing has been read."""
+    ours, theirs = socket.socketpair()
+    async with open_peer(PlainWire(ours), b"", LIMITS) as peer, trio.open_nursery() as tasks:
+        peer.start(tasks)
+        theirs.close()
+        assert not peer.send(text_frame(b"{}"))
+        assert (peer.closed_by, peer.close_code) == ("peer", 1006)
+        assert tasks.cancel_scope.cancel_called
+
+
 async def test_frames_in_one_segment_with_the_upgrade_are_not_lost() -> None:
     """A client that does not wait for the 101 gets its answer all the same."""
     async with serving(echo) as served:
