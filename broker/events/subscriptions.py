@@ -13,6 +13,7 @@ from broker.events.services import EventServices
 from broker.link.errors import LinkDown
 from broker.store.key_record import KeyRecord
 from broker.wire.peer import Peer
+from broker.wire.turn import Turn
 from protocol.channels import Grant, grant_for, namespace_of
 from protocol.codec import encode
 from protocol.codes import CloseCode, ErrorCode
@@ -179,15 +180,28 @@ class Subscriptions:
         """Send what was missed after `since`, then go live, without a gap or a double at the seam."""
         catch_up, recovered, missed = await self._read_history(channel, since)
         self._say(Subscribed(channel.name, recovered))
-        for _offset, payload in missed:
-            self._peer.send(text_frame(payload))
+        await self._send_missed(missed)
         last = missed[-1][0] if missed else since
         self._keep_account(channel)
         close_seam = partial(channel.join, self._peer.id, self._peer.outbox)
-        for frame in catch_up.release(last if recovered else "", self._peer.outbox, close_seam):
-            self._peer.send(frame)
+        held = catch_up.release(last if recovered else "", self._peer.outbox, close_seam)
+        if held:
+            self._peer.send(b"".join(held), len(held))
         if catch_up.overflowed:
             self._peer.close_soon(CloseCode.OVERLOADED, "too much came during the recovery")
+
+    async def _send_missed(self, missed: list[tuple[str, bytes]]) -> None:
+        """Send what the history had, a stretch at a time: there may be thousands, and the channel is held back."""
+        turn = Turn()
+        frames = []
+        for _offset, payload in missed:
+            frames.append(text_frame(payload))
+            if turn.is_over():
+                self._peer.send(b"".join(frames), len(frames))
+                frames = []
+                await turn.end()
+        if frames:
+            self._peer.send(b"".join(frames), len(frames))
 
     async def _read_history(self, channel: Channel, since: str) -> tuple[CatchUp, bool, list[tuple[str, bytes]]]:
         """Hold the channel back, then read what was missed; waits, for a while, for a command link that is down."""

@@ -1,7 +1,10 @@
 """A browser and the session that serves it, over a real socket pair, for tests."""
 
+import fcntl
 import json
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,6 +50,12 @@ class Browser:
             return not self._data and not self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes have arrived that were not read."""
+        waiting = fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4))
+        return len(self._data) + int.from_bytes(waiting, sys.byteorder)
 
     async def say(self, *messages: dict[str, object] | bytes) -> None:
         """Send messages, all in one segment."""

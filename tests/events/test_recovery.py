@@ -4,13 +4,16 @@ from contextlib import AsyncExitStack
 
 import attrs
 import trio
+import trio.testing
 from redis.exceptions import NoPermissionError
 
 from broker.config.model import Events, History
+from broker.events.fanout import FanOut
 from broker.events.services import RECOVERIES_AT_ONCE, EventServices, HistoryReader
 from broker.events.subscriptions import ANSWER_BYTES
 from broker.link.errors import LinkDown
 from broker.wire.alarms import Alarms
+from broker.wire.turn import MAX_WRITES
 from tests.events.browser import LIMITS, confirm, session, subscribe, surroundings
 
 KEPT = b'{"type":"kept","channel":"workflow:a","offset":"1-2"}'
@@ -143,3 +146,36 @@ async def test_histories_that_do_not_fit_together() -> None:
                 answers[heard["channel"]] = heard["recovered"]
     assert answers[channels[0]] is True
     assert answers[channels[-1]] is False
+
+
+async def test_others_have_their_turn_within_a_long_recovery() -> None:
+    """A history of thousands goes out a stretch at a time; what is published meanwhile comes behind it, once."""
+    missed = [(f"1-{number}", event(number)) for number in range(2, 6 * MAX_WRITES)]
+    services = keeping(lambda *_: answer(missed))
+    counters = services.counters
+    arrived: set[int] = set()
+    async with session(services) as browser:
+        await browser.say({**subscribe("workflow:a"), "since": "1-1"})
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        fan_out = FanOut(services.hub, counters, 1 << 20)
+        for newer in range(6 * MAX_WRITES, 6 * MAX_WRITES + 20):
+            await trio.lowlevel.checkpoint()
+            arrived.add(browser.waiting_bytes)
+            await fan_out.on_batch([[b"message", b"workflow:a", event(newer)]])
+        assert len(arrived) >= 5
+        assert (await browser.hear())["recovered"] is True
+        heard = [(await browser.hear())["offset"] for _ in range(len(missed) + 20)]
+        assert heard == [f"1-{number}" for number in range(2, 6 * MAX_WRITES + 20)]
+        assert browser.has_heard_nothing
+
+
+def event(number: int) -> bytes:
+    """Return an event as it is kept and published."""
+    return b'{"type":"kept","channel":"workflow:a","offset":"1-%d"}' % number
+
+
+async def answer(missed: list[tuple[str, bytes]]) -> tuple[bool, list[tuple[str, bytes]]]:
+    """Be a history that has all."""
+    await trio.lowlevel.checkpoint()
+    return True, missed
