@@ -89,7 +89,10 @@ class Subscriptions:
     async def _carry_on(self, rest: Rest) -> None:
         """Do the rest of a command, which has to wait, and then those that have come behind it."""
         await rest()
+        turn = Turn()
         while self._commands:
+            if turn.is_over():
+                await turn.end()
             following = self._begin(self._commands.popleft())
             if following is not None:
                 await following()

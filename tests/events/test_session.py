@@ -6,6 +6,7 @@ from redis.exceptions import NoPermissionError
 
 from broker.events.session import MAX_BAD_MESSAGES, RESUBSCRIPTION_SPARE
 from broker.events.subscriptions import WAITING_PER_SUBSCRIPTION
+from broker.wire import Outbox
 from tests.events.browser import confirm, session, subscribe, surroundings
 
 
@@ -196,3 +197,23 @@ class Spawned(trio.abc.Instrument):
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """One more."""
         self.tasks += 1
+
+
+async def test_others_have_their_turn_while_what_has_waited_is_carried_out() -> None:
+    """Redis comes back to thousands of commands: they are carried out a stretch at a time, in their order."""
+    services = surroundings()
+    count = services.config.limits.max_subscriptions
+    answered: set[int] = set()
+    async with session(services) as browser:
+        for _ in range(count // 50):
+            await browser.say(*[subscribe("workflow:a"), {"type": "unsubscribe", "channel": "workflow:b"}] * 25)
+        await trio.testing.wait_all_tasks_blocked()
+        confirm(services, "workflow:a")
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+            for outbox in services.hub.channels[b"workflow:a"].subscribers.values():
+                assert isinstance(outbox, Outbox)
+                answered.add(outbox.frames)
+        assert len(answered) > 2
+        answers = [(await browser.hear())["type"] for _ in range(count)]
+        assert answers == ["subscribed", "unsubscribed"] * (count // 2)
