@@ -158,6 +158,8 @@ async def test_others_have_their_turn_within_a_long_recovery() -> None:
         await browser.say({**subscribe("workflow:a"), "since": "1-1"})
         await trio.testing.wait_all_tasks_blocked()
         confirm(services, "workflow:a")
+        while not services.hub.subscriptions:  # what is published before that would be in the history
+            await trio.lowlevel.checkpoint()
         fan_out = FanOut(services.hub, counters, 1 << 20)
         for newer in range(6 * MAX_WRITES, 6 * MAX_WRITES + 20):
             await trio.lowlevel.checkpoint()

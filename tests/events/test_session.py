@@ -205,8 +205,8 @@ async def test_others_have_their_turn_while_what_has_waited_is_carried_out() -> 
     count = services.config.limits.max_subscriptions
     answered: set[int] = set()
     async with session(services) as browser:
-        for _ in range(count // 50):
-            await browser.say(*[subscribe("workflow:a"), {"type": "unsubscribe", "channel": "workflow:b"}] * 25)
+        for _ in range(count // 2):
+            await browser.say(subscribe("workflow:a"), {"type": "unsubscribe", "channel": "workflow:b"})
         await trio.testing.wait_all_tasks_blocked()
         confirm(services, "workflow:a")
         for _ in range(20):
