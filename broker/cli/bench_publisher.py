@@ -12,6 +12,8 @@ import attrs
 import orjson
 import redis
 
+from broker.link.address import open_client
+
 STAMP = b'"ts":"'
 """What stands before the time of publication: CLOCK_MONOTONIC, which all processes of a machine share, in 19 digits."""
 
@@ -109,7 +111,7 @@ def main() -> None:
     """Be the publisher; exits with a sentence on stderr when Redis does not let it."""
     plan = Plan.decode(sys.stdin.buffer.readline())
     try:
-        client = redis.Redis.from_url(plan.url)
+        client = open_client(plan.url)
         client.ping()
         print("ready", flush=True)
         if os.read(0, 4096):

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from broker.cli.errors import Failure
+from broker.cli.types import BrokerUrl, Credential
 from broker.config import Config, ConfigError, Redis, load
 from broker.config.load import DEFAULT_PATH, Check
 from broker.publisher import Publisher
@@ -60,19 +61,14 @@ class Target:
     def client(self) -> "redis.Redis":
         """A redis-py client that gives bytes."""
         if self._client is None:
-            from broker.link.address import Address
+            from broker.link.address import Address, open_client
 
             url = self.url
             try:
                 Address.parse(url)
             except ValueError as error:
                 raise Failure(f"redis.url: {error}.", "See: signalbox check-config") from None
-            try:
-                self._client = redis.Redis.from_url(
-                    url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_REPLY_TIMEOUT
-                )
-            except (ValueError, TypeError, RedisError):
-                raise Failure("redis.url is not a URL that can be used.", "See: signalbox check-config") from None
+            self._client = open_client(url, socket_connect_timeout=_CONNECT_TIMEOUT, socket_timeout=_REPLY_TIMEOUT)
         return self._client
 
     @property
@@ -280,6 +276,18 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON object per line on stdout, nothing else.")(
         command
     )
+
+
+def broker_options(url_help: str, token_help: str) -> Callable[[F], F]:
+    """Give a command --url and --token: the broker that it connects to as a client, and the API key to show it."""
+
+    def with_broker(command: F) -> F:
+        command = click.option(
+            "--token", type=Credential(), metavar="KEY", envvar="SIGNALBOX_TOKEN", show_envvar=True, help=token_help
+        )(command)
+        return click.option("--url", type=BrokerUrl(), metavar="URL", help=url_help)(command)
+
+    return with_broker
 
 
 def actor() -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ssl
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
-from redis.asyncio.connection import SSLConnection, parse_url
+import redis
+from redis.asyncio.connection import SSLConnection
+from redis.connection import parse_url
 from redis.exceptions import RedisError
 
 DEFAULT_PORT = 6379
 _OURS = frozenset({"host", "port", "path", "db", "username", "password"})
-# Settings of redis-py's own pools, for which a URL that is shared with publishers may carry values; a link has its own.
+# Settings of redis-py's own pools, for which a URL that is shared with publishers may carry values; links and commands
+# have their own.
 _POOL_SETTINGS = frozenset(
     {
         "client_name",
@@ -55,7 +59,7 @@ class Address:
             raise ValueError("a Redis URL starts with redis://, rediss:// or unix://")
         try:
             # redis-py builds its own classes from these; their types are those of its URL options.
-            options: dict[str, object] = dict(parse_url(url))
+            options: dict[str, object] = dict(parse_url(url))  # type: ignore[no-untyped-call]  # of redis-py
         except ValueError as error:
             if str(error).startswith("Invalid value for"):
                 raise ValueError(f"this Redis URL has an {str(error)[0].lower()}{str(error)[1:].rstrip('.')}") from None
@@ -96,6 +100,16 @@ class Address:
             host = f"[{self.host}]" if ":" in self.host else self.host
             where = f"{'redis' if self.tls is None else 'rediss'}://{who}{host}:{self.port}/{self.db}"
         return where
+
+
+def open_client(url: str, **settings: Any) -> redis.Redis:
+    """Return a redis-py client for a URL that `Address.parse` takes: it says where the server is, `settings` the rest.
+
+    redis-py alone would let the URL's own settings go first, or refuse them.
+    """
+    options = parse_url(url)  # type: ignore[no-untyped-call]  # of redis-py
+    place = {name: value for name, value in options.items() if name not in _POOL_SETTINGS}
+    return redis.Redis.from_pool(redis.ConnectionPool(**settings, **place))
 
 
 def _check_db_path(url: str, options: dict[str, object]) -> None:

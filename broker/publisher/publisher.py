@@ -8,6 +8,7 @@ from typing import Any, Final, Self, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from broker.config.model import History
@@ -265,11 +266,12 @@ def _connect(url: str | None) -> redis.Redis:
     if url == "embedded":
         raise ValueError("the embedded Redis has no address of its own: give the unix:// URL of its socket")
     options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=5.0,
-        socket_connect_timeout=5.0,
-        health_check_interval=30,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3),
-        **options,
-    )
+    options |= {
+        "socket_timeout": 5.0,
+        "socket_connect_timeout": 5.0,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3),
+    }
+    options |= parse_url(url)  # type: ignore[no-untyped-call]  # of redis-py
+    options.pop("timeout", None)  # of a pool that makes callers wait for a connection, which this one does not
+    return redis.Redis.from_pool(redis.ConnectionPool(**options))

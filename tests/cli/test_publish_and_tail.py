@@ -137,3 +137,14 @@ def test_a_user_of_redis_who_may_not(valkey: Valkey, write_config: Callable[[str
         refused = Shell(config)("publish", "workflow:a", "t", status=1)
         assert sentence in refused.stderr
         assert "hunter2" not in refused.stderr
+
+
+@pytest.mark.parametrize("setting", ["timeout=1", "decode_responses=1", "socket_timeout=-1", "max_connections=-1"])
+def test_a_url_with_settings_for_others(valkey: Valkey, write_config: Callable[[str], Path], setting: str) -> None:
+    """What a URL says about the pools of others, which a broker passes over, is nothing to a command either."""
+    shell = Shell(write_config(f'[redis]\nurl = "{valkey.url}?{setting}"'))
+    shell("check-config")
+    shell("keys", "list")
+    with tailing(shell, "workflow:a") as process:
+        valkey.client.publish("workflow:a", '{"type": "t", "data": 1}')
+        assert line(process).endswith("workflow:a  t  1\n")

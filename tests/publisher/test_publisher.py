@@ -43,6 +43,12 @@ def test_life_of_a_workflow(publisher: Publisher) -> None:
     assert publisher.resume("acme", "wf", force=True).version == 9
 
 
+def test_a_url_with_the_setting_of_another_pool(valkey: Valkey) -> None:
+    """A URL is shared with programs whose redis-py pools take a timeout; brokers pass over it, and publishers too."""
+    with Publisher(f"{valkey.url}?timeout=1") as publisher:
+        assert publisher.pause("acme", "wf").version == 1
+
+
 def test_stale_version_is_refused_in_words(publisher: Publisher) -> None:
     """A resume under an old version is not silently dropped where its publisher can be told."""
     publisher.state_change("acme", "wf", "flagged", version=5)
