@@ -17,8 +17,8 @@ from broker.cli.bench_publisher import Plan
 from broker.cli.bench_report import as_record, show
 from broker.cli.errors import Failure
 from broker.cli.output import print_json
-from broker.cli.target import Target, actor, json_option, target_options
-from broker.cli.types import BrokerUrl, Credential, Finite
+from broker.cli.target import Target, actor, broker_options, json_option, target_options
+from broker.cli.types import Finite
 from broker.config import Config
 from broker.config.bind import UnixBind, parse_bind
 from broker.store.keys import add_key, revoke_key
@@ -37,19 +37,9 @@ _KEY_SECONDS = 3600
 @click.option("--rate", type=Finite(min=0.001), default=50.0, show_default=True, help="Events a second.")
 @click.option("--flood", type=click.IntRange(1), metavar="N", help="No rate: keep N events under way at all times.")
 @click.option("--size", type=click.IntRange(1, 1 << 20), default=200, show_default=True, help="Bytes of an event.")
-@click.option(
-    "--url",
-    type=BrokerUrl(),
-    metavar="URL",
-    help="The broker, as ws://HOST:PORT or wss://HOST.  [default: server.bind]",
-)
-@click.option(
-    "--token",
-    type=Credential(),
-    metavar="KEY",
-    envvar="SIGNALBOX_TOKEN",
-    show_envvar=True,
-    help="An API key.  [default: one is made for the run]",
+@broker_options(
+    "The broker, as ws://HOST:PORT or wss://HOST.  [default: server.bind]",
+    "An API key.  [default: one is made for the run]",
 )
 @click.option("--insecure", is_flag=True, help="Accept any certificate.")
 @click.option("--pid", type=int, metavar="PID", help="The broker, if it runs here: measure its CPU and memory.")

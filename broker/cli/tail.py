@@ -5,23 +5,13 @@ from pathlib import Path
 import click
 
 from broker.cli.tailing import Printer
-from broker.cli.target import Target, config_options, json_option, read_config
-from broker.cli.types import BrokerUrl, Channel, Credential
+from broker.cli.target import Target, broker_options, config_options, json_option, read_config
+from broker.cli.types import Channel, Credential
 
 
 @click.command()
 @click.argument("channels", type=Channel(), nargs=-1, required=True, metavar="CHANNEL...")
-@click.option(
-    "--url", type=BrokerUrl(), metavar="URL", help="Listen through this broker, as http://HOST:PORT or wss://HOST."
-)
-@click.option(
-    "--token",
-    type=Credential(),
-    metavar="KEY",
-    envvar="SIGNALBOX_TOKEN",
-    show_envvar=True,
-    help="The API key to show it.",
-)
+@broker_options("Listen through this broker, as http://HOST:PORT or wss://HOST.", "The API key to show it.")
 @click.option(
     "--secret",
     type=Credential(),
