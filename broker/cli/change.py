@@ -1,7 +1,7 @@
 """`signalbox kill`, `pause` and `resume`: changing what a workflow is to do, and seeing that its agents know."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -59,7 +59,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         if not meant.workflows:
             hint(f"Nothing to {verb} in {org}.")
         request = Request(target, org, state, reason, force, as_json)
-        made = {name: request.make(name) for name in meant.workflows}
+        made = request.make_all(meant.workflows)
         confirmed = request.receipts(made, wait) if wait else True
         meant.blame(org, verb, as_json)
         if None in made.values() or not confirmed:
@@ -81,23 +81,41 @@ class Request:
 
     def make(self, workflow: str) -> Applied | None:
         """Change one workflow and say what came of it; None if it was refused."""
+        return self.make_all((workflow,))[workflow]
+
+    def make_all(self, workflows: Iterable[str]) -> dict[str, Applied | None]:
+        """Change workflows, and then say what came of each; None for those that were refused.
+
+        Nothing is said before, so that none is left out because nobody reads, as in a pipe into `head`.
+        """
+        outcomes: dict[str, Applied | Refused] = {}
+        try:
+            for workflow in workflows:
+                outcomes[workflow] = self._change(workflow)
+        finally:
+            for workflow, outcome in outcomes.items():
+                self._tell(workflow, outcome)
+        return {workflow: None if isinstance(outcome, Refused) else outcome for workflow, outcome in outcomes.items()}
+
+    def _change(self, workflow: str) -> Applied | Refused:
         try:
             with self.target.talking():
-                applied = self.target.publisher.state_change(
-                    self.org, workflow, self.state, self.reason, force=self.force
-                )
+                return self.target.publisher.state_change(self.org, workflow, self.state, self.reason, force=self.force)
         except Refused as refused:
+            return refused
+
+    def _tell(self, workflow: str, outcome: Applied | Refused) -> None:
+        if isinstance(outcome, Refused):
             if self.as_json:
-                print_json(_json(self.org, workflow, refused.applied))
-            Failure(f"{refused}.").show()
-            return None
+                print_json(_json(self.org, workflow, outcome.applied))
+            Failure(f"{outcome}.").show()
+            return
         if self.as_json:
-            print_json({**_json(self.org, workflow, applied), "state": self.state})
+            print_json({**_json(self.org, workflow, outcome), "state": self.state})
         else:
-            click.echo(f"{_PAST[self.state]} {workflow} of {self.org} (version {applied.version}).")
-        if applied.previous is self.state:
+            click.echo(f"{_PAST[self.state]} {workflow} of {self.org} (version {outcome.version}).")
+        if outcome.previous is self.state:
             hint(f"It was {self.state} before.")
-        return applied
 
     def receipts(self, made: Mapping[str, Applied | None], wait: float) -> bool:
         """Show the receipts of all changes, by workflow, for up to `wait` seconds in all; tell if all confirmed."""

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from broker.store.layout import Layout
 from tests.cli.conftest import Shell
@@ -44,6 +47,48 @@ def test_a_reader_that_goes_away() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(10) in (0, 1)
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_all_are_killed_though_nobody_reads(shell: Shell, extra: list[str]) -> None:
+    """A pipe into `head` ends what is said about a kill of everything, not the kill."""
+    shell("keys", "add", "--org", "acme")
+    for number in range(3):
+        shell("pause", "acme", f"wf-{number}")
+    command = [*SIGNALBOX, "kill", "acme", "--all", *extra, "--config", str(shell.config)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        subprocess.run(command, stdout=writer, stderr=subprocess.DEVNULL)
+    finally:
+        os.close(writer)
+    assert [found["state"] for found in shell.json("status", "acme") if found["type"] == "workflow"] == ["Killed"] * 3
+
+
+def test_an_output_that_is_full(shell: Shell) -> None:
+    """A full disk is no bug of ours."""
+    with Path("/dev/full").open("wb") as full:
+        command = [*SIGNALBOX, "keys", "list", "--json", "--config", str(shell.config)]
+        shell("keys", "add", "--org", "acme")
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "signalbox: the output cannot be written: No space left on device.\n"
+
+
+def test_closed_streams(shell: Shell) -> None:
+    """A program may have closed stdout and stdin: there is nothing to say then, and nothing to read."""
+    shell("keys", "add", "--org", "acme")
+    listing, publishing = (
+        subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&-', "sh", *SIGNALBOX, *command, "--config", str(shell.config)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in (["keys", "list", "--json"], ["publish", "workflow:a", "t", "-"])
+    )
+    assert (listing.returncode, listing.stderr) == (0, "")
+    assert publishing.returncode == 2
+    assert "is not JSON" in publishing.stderr
 
 
 def test_a_command_imports_only_what_it_needs() -> None:
