@@ -1,5 +1,6 @@
 """The tree of commands, and the one place where what goes wrong becomes a sentence and an exit status."""
 
+import errno
 import io
 import os
 import sys
@@ -24,6 +25,9 @@ _COMMANDS = {
     "tail": "broker.cli.tail",
     "bench": "broker.cli.bench",
 }
+
+# What is wrong where stdout goes; a pipe that nobody reads is click's to end quietly.
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Commands(click.Group):
@@ -61,5 +65,8 @@ def main(args: list[str] | None = None) -> Any:
     except Exception as error:
         if os.environ.get("SIGNALBOX_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in _CANNOT_WRITE:
+            Failure(f"the output cannot be written: {error.strerror}.").show()
+            sys.exit(1)
         Failure(f"this is a bug: {type(error).__name__}: {error}", "SIGNALBOX_DEBUG=1 shows where it happened.").show()
         sys.exit(1)

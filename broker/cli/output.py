@@ -1,7 +1,6 @@
 """What commands print: aligned tables and sentences for people, one JSON object per line for programs."""
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ _STATE_COLORS = {"Normal": "green", "Flagged": "yellow", "Tripped": "yellow", "P
 def print_json(record: dict[str, Any]) -> None:
     """Print one JSON object as one line on stdout, at once; in ASCII, which is JSON whatever stdout's encoding is."""
     click.echo(json.dumps(record))
-    sys.stdout.flush()
 
 
 def hint(text: str) -> None:

@@ -26,7 +26,7 @@ def publish(target: Target, channel: str, event_type: str, data: str | None, as_
 
     For example: signalbox publish workflow:demo node_status '{"node_id": "a1", "status": "success"}'
     """
-    value = _parsed(sys.stdin.buffer.read() if data == "-" else data)
+    value = _parsed(_stdin() if data == "-" else data)
     try:
         encode_event(channel, event_type, value, time.time(), target.config.limits.max_publication_bytes)
     except (ValueError, TypeError) as error:
@@ -41,6 +41,11 @@ def publish(target: Target, channel: str, event_type: str, data: str | None, as_
         hint(f"No client can subscribe to it: {namespace_of(channel)} is not among events.namespaces.")
     elif not receivers:
         hint("No broker has a client on this channel now, so that nobody will ever see this event.")
+
+
+def _stdin() -> bytes:
+    """Return all of stdin; nothing, if it is closed."""
+    return sys.stdin.buffer.read() if sys.stdin is not None else b""
 
 
 def _parsed(text: str | bytes | None) -> Any:
