@@ -14,6 +14,9 @@ from broker.link.subscriptions import SubscriptionLink
 
 Push = list[list[bytes]]
 
+FIRST_ATTEMPT = 1.5
+"""Seconds that a start waits for what comes of the first attempts to connect."""
+
 
 @attrs.define(eq=False)
 class Hearers:
@@ -44,10 +47,22 @@ class Links:
         return self.commands, self.control, self.events
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep all three open until cancelled; started after the first attempt of each, whatever came of it."""
-        async with trio.open_nursery() as links:
+        """Keep all three open until cancelled.
+
+        Started after the first attempt of each, whatever came of it, or after `FIRST_ATTEMPT` seconds: a server that
+        takes connections and is mute does not keep the door closed.
+        """
+        attempted = trio.Event()
+
+        async def attempt() -> None:
             for link in self.all:
                 await links.start(link.run)
+            attempted.set()
+
+        async with trio.open_nursery() as links:
+            links.start_soon(attempt)
+            with trio.move_on_after(FIRST_ATTEMPT):
+                await attempted.wait()
             task_status.started()
 
 

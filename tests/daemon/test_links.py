@@ -1,10 +1,13 @@
 """The three links together."""
 
+import socket
+
 import pytest
 import trio
+import trio.testing
 from redis.exceptions import ReadOnlyError
 
-from broker.daemon.links import build_links
+from broker.daemon.links import FIRST_ATTEMPT, build_links
 from broker.link.address import Address
 from tests.conftest import Valkey
 
@@ -24,3 +27,15 @@ async def test_a_demoted_server_is_left_by_all(valkey: Valkey, nursery: trio.Nur
     with trio.fail_after(5):
         for link in links.all:
             await link.wait_up()
+
+
+async def test_a_mute_server_does_not_keep_the_door_closed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A start waits a moment for the first attempts, not for three of them to time out one after another."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        links = build_links(Address.parse(f"redis://127.0.0.1:{mute.getsockname()[1]}"))
+        await nursery.start(links.run)
+        assert trio.current_time() <= FIRST_ATTEMPT
+        assert not any(link.state.up for link in links.all)
+        nursery.cancel_scope.cancel()
