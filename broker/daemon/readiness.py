@@ -31,6 +31,8 @@ class ReadinessProbe:
         problems = [f"redis_{link.name.rsplit('-')[-1]}_down" for link in self.links.all if not link.state.up]
         if self.store.unfit:
             problems.append("redis_unfit")
+        if self.store.forbidden:
+            problems.append("redis_forbidden")
         if self.is_deaf():
             problems.append("control_deaf")
         if self.draining:

@@ -32,6 +32,7 @@ class StoreCheck:
 
     broker: Broker
     passed: bool = False
+    _refusal: str = ""
     _log: Repeated = attrs.field(factory=lambda: Repeated(get_logger(part="store")), init=False)
 
     async def wait_briefly(self) -> None:
@@ -54,11 +55,11 @@ class StoreCheck:
 
     @property
     def complaint(self) -> str:
-        """What is known about why the store is away, as one line; "" when all links are up."""
+        """What is known about why the store is away, as one line; "" when it is not."""
         for link in self.broker.links.all:
             if not link.state.up:
                 return f"no connection to {link.address.describe()}: {link.state.error}".replace("\n", " ")
-        return ""
+        return self._refusal
 
     async def _pass(self) -> None:
         links = self.broker.links
@@ -72,10 +73,11 @@ class StoreCheck:
             except LinkDown:
                 await trio.sleep(RETRY_SECONDS)
             except RedisError as error:  # an empty store that is full, say; kills get through nevertheless
+                self._refusal = f"{links.commands.address.describe()} refuses: {error}".replace("\n", " ")
                 self._log.error("check", "the store cannot be checked: trying again", error=error)
                 await trio.sleep(RETRY_SECONDS)
             else:
-                self.passed = True
+                self.passed, self._refusal = True, ""
                 return
 
 

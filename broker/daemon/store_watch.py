@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import attrs
 import trio
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from broker.config.model import History
 from broker.link.errors import LinkDown, StartupError
@@ -36,6 +36,7 @@ class StoreWatch:
         bell: asks for a look.
         unfit: why the store must not be trusted with decisions, as one sentence; "" when it may.
         report: what was found last; None before the first look.
+        forbidden: our user may not read our keys: then nobody can be let in, and no decision be seen.
     """
 
     link: Link
@@ -45,6 +46,7 @@ class StoreWatch:
     bell: Doorbell = attrs.field(factory=Doorbell)
     unfit: str = ""
     report: ServerReport | None = None
+    forbidden: bool = False
     _said: frozenset[str] = frozenset()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -78,6 +80,12 @@ class StoreWatch:
             log.info("the store is fit again")
             self.unfit = ""
         warnings = set(self.report.warnings)
+        try:
+            await self.link.call("GET", self.layout.schema())
+            self.forbidden = False
+        except NoPermissionError as error:
+            self.forbidden = True
+            warnings.add(f"{self.link.address.describe()} does not let its user read the broker's keys: {error}")
         try:
             await run(self.link.call, settle_history(self.layout, self.history))
         except LinkDown:

@@ -1,11 +1,14 @@
 """The store changes under a running broker: it begins to evict, loses its file, forgets what publishers are told."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import trio
 
 from broker.config import Config, loads
 from broker.daemon import store_watch
+from broker.daemon.startup import StoreCheck
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
@@ -123,3 +126,21 @@ async def test_a_broker_starts_on_a_store_that_is_full(kept: Valkey, marked: boo
         assert whole.broker.readiness.check().problems == ()
     if marked:
         run_sync(kept.client, check_schema(LAYOUT))  # as the commands do before they kill
+
+
+async def test_a_user_who_may_not_read_our_keys(valkey: Valkey) -> None:
+    """A broker that can let nobody in is not ready, and says why; it is once the right is given."""
+    rights: dict[str, Any] = {"enabled": True, "nopass": True, "channels": ["*"], "categories": ["+@all"]}
+    valkey.client.acl_setuser("stranger", keys=["elsewhere:*"], **rights)
+    async with whole_broker(valkey.url.replace("unix://", "unix://stranger:x@"), Config()) as whole:
+        assert whole.broker.readiness.check().problems == ("redis_forbidden",)
+        check = StoreCheck(whole.broker)
+        with trio.move_on_after(0.1):
+            await check.wait_briefly()
+        assert "stranger@" in check.complaint
+        assert "refuses: " in check.complaint
+        valkey.client.acl_setuser("stranger", keys=["*"], **rights)
+        await check.wait_briefly()
+        assert check.complaint == ""
+        assert whole.broker.readiness.check().problems == ()
+    valkey.client.acl_deluser("stranger")
