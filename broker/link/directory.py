@@ -104,6 +104,9 @@ class DirectoryLock:
                 return cls(path.parent, fd)
         except (BlockingIOError, FileNotFoundError):
             pass
+        except OSError as error:
+            os.close(fd)
+            raise StartupError(f"{path} cannot be written: {error.strerror}") from error
         os.close(fd)
         return None
 

@@ -24,6 +24,8 @@ _ANSWER_TIMEOUT = 10.0
 _POLL = 0.01
 _STABLE_AFTER = 10.0
 _LOG_NAME = "valkey.log"
+_TOO_LITTLE = 65536
+"""Bytes: with less on the disk the server cannot write what it must, perhaps not even its log."""
 
 _ALWAYS = (
     *("--port", "0", "--unixsocketperm", "700", "--daemonize", "no", "--loglevel", "warning", "--save", ""),
@@ -136,7 +138,7 @@ class EmbeddedServer:
                     self._child = None
                     # Nothing of an ephemeral server is worth waiting for.
                     await child.stop(grace=5.0 if self.durable else 0.0)
-                reason = _ending(status)
+                reason = _ending(status) + (f": {_last_words(directory)}" if status >= 0 else "")
             except StartupError as error:
                 if first:
                     raise
@@ -165,14 +167,14 @@ class EmbeddedServer:
             if child.returncode is not None and child.returncode < 0:
                 raise StartupError(f"{self.program} did not come up: {_ending(child.returncode)}")
             if child.returncode is not None:
-                raise StartupError(f"{self.program} ended at once: {_last_lines(directory / _LOG_NAME)}")
+                raise StartupError(f"{self.program} ended at once: {_last_words(directory)}")
             answer = await _ping(socket_path(directory))
             if answer == b"+PONG":
                 return
             if answer.startswith(b"-LOADING"):
                 deadline = trio.current_time() + _ANSWER_TIMEOUT
             if trio.current_time() > deadline:
-                raise StartupError(f"{self.program} does not answer: {_last_lines(directory / _LOG_NAME)}")
+                raise StartupError(f"{self.program} does not answer: {_last_words(directory)}")
             await trio.sleep(_POLL)
 
 
@@ -198,9 +200,12 @@ def _ending(status: int) -> str:
         return f"it was killed by signal {-status}"
 
 
-def _last_lines(log: Path) -> str:
+def _last_words(directory: Path) -> str:
+    """Say what the server said last, and what may have kept it from saying why it ends."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = (directory / _LOG_NAME).read_text(errors="replace").splitlines()
+        words = " / ".join(line.strip() for line in lines[-2:] if line.strip()) or "it said nothing"
+        full = shutil.disk_usage(directory).free < _TOO_LITTLE
     except OSError:
         return "no log"
-    return " / ".join(line.strip() for line in lines[-3:] if line.strip()) or "it said nothing"
+    return f"no space is left in {directory}: {words}" if full else words

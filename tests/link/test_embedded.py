@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import pytest
 import structlog
 import trio
 
-from broker.link.directory import dev_directory, socket_path
+from broker.link.directory import DirectoryLock, dev_directory, socket_path
 from broker.link.embedded import EmbeddedServer, find_server
-from broker.link.errors import StartupError
+from broker.link.errors import LinkDown, StartupError
 from broker.link.link import Link
 from tests.link.servers import eventually
 
@@ -165,6 +166,31 @@ async def test_killed_child_is_started_again(nursery: trio.Nursery) -> None:
     deaths = [line["reason"] for line in logs if line["event"] == "the embedded server died and is started again"]
     assert len(deaths) == 3
     assert all("it was killed by SIGKILL" in reason for reason in deaths)  # be it while it came up
+
+
+async def test_a_server_that_ends_by_itself(nursery: trio.Nursery) -> None:
+    """What it said last is in the log: a full disk, say."""
+    with structlog.testing.capture_logs() as logs:
+        server = EmbeddedServer(backoff=QUICK)
+        link = Link(await nursery.start(server.run), "test", backoff=QUICK)
+        await nursery.start(link.run)
+        with pytest.raises(LinkDown):
+            await link.call("SHUTDOWN", "NOSAVE")
+        await eventually(lambda: link.generation == 2 and link.state.up)
+    (reason,) = (line["reason"] for line in logs if line["event"] == "the embedded server died and is started again")
+    assert reason.startswith("it ended with status 0: ")
+    assert reason.endswith("bye bye...")
+
+
+async def test_a_directory_on_a_full_disk(place: Path) -> None:
+    """The sentence names the file that cannot be written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as good as a disk without space
+    try:
+        with pytest.raises(StartupError, match=rf"{place}/broker.lock cannot be written: File too large"):
+            await DirectoryLock.acquire(place, private=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 async def test_one_broker_per_directory(place: Path, autojump_clock: trio.testing.MockClock) -> None:
