@@ -64,8 +64,8 @@ def lookup_key(layout: Layout, key_hash: str, sealer: Sealer = UNSEALED) -> Oper
 def find_key(layout: Layout, key_id: str, sealer: Sealer = UNSEALED) -> Operation[KeyRecord | None]:
     """Read a key by its key_id; None if there is none."""
     check_id(key_id, "key_id")
-    key_hash = maybe_text((yield command("GET", layout.key_id(key_id))))
-    return (yield from lookup_key(layout, key_hash, sealer)) if key_hash else None
+    name = maybe_text((yield command("GET", layout.key_id(key_id))))
+    return (yield from lookup_key(layout, name.removeprefix(layout.key("")), sealer)) if name else None
 
 
 def list_keys(
@@ -127,7 +127,7 @@ def add_key(
 
 def put_key(layout: Layout, record: KeyRecord, sealer: Sealer = UNSEALED) -> Operation[None]:
     """Write a key as it is, be it new or one that the store has lost."""
-    yield command("SET", layout.key_id(record.key_id), record.hash)
+    yield command("SET", layout.key_id(record.key_id), layout.key(record.hash))
     yield command("SADD", layout.org_keys(record.organization_id), record.hash)
     yield command("HSET", layout.key(record.hash), *encode_key(record, sealer))
     yield from _announce(layout, record, "added")

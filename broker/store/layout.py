@@ -80,7 +80,7 @@ class Layout:
         return f"{self.prefix}signalbox:key:{key_hash}"
 
     def key_id(self, key_id: str) -> str:
-        """String: the SHA-256 hex that a key_id stands for."""
+        """String: the name of the hash of the API key with this key_id."""
         return f"{self.prefix}signalbox:keyid:{key_id}"
 
     def ticket(self, ticket_hash: str) -> str:

@@ -47,6 +47,17 @@ def test_new_key_reads_back(valkey: Valkey) -> None:
     assert (made.record.secret_key or "?") not in repr(made)
 
 
+@pytest.mark.parametrize("layout", [LAYOUT, Layout("two/")])
+def test_a_key_id_leads_to_the_hash(valkey: Valkey, layout: Layout) -> None:
+    """Under a key_id stands the name of the key's hash as it is in Redis; the bare SHA-256 is understood as well."""
+    record = done(valkey, add_key(layout, ORG)).record
+    name = valkey.client.get(layout.key_id(record.key_id))
+    assert name == layout.key(record.hash).encode()
+    assert valkey.client.hget(name, "key_id") == record.key_id.encode()
+    valkey.client.set(layout.key_id(record.key_id), record.hash)
+    assert done(valkey, find_key(layout, record.key_id)) == record
+
+
 def test_listing_every_organization(valkey: Valkey) -> None:
     """Without an organization all keys below the prefix are listed, and no others."""
     other = Layout("two/")
