@@ -16,7 +16,7 @@ from broker.keys.errors import KeysUnavailable
 from broker.keys.watches import Callback, Watches
 from broker.observe import Counters, Repeated, get_logger
 from broker.store.drive import Call, run
-from broker.store.errors import SealError
+from broker.store.errors import DamagedKey, SealError
 from broker.store.key_record import KeyRecord, hash_of
 from broker.store.keys import decode_key_change, lookup_key
 from broker.store.layout import Layout
@@ -179,6 +179,9 @@ class KeyCache:
                     return await self._read_settled(key_hash)
         except SealError as error:
             self._say.error("seal", "the secret of a key cannot be read: it admits nobody", why=str(error))
+            raise KeysUnavailable(str(error)) from None
+        except DamagedKey as error:
+            self._say.error(key_hash, "a key in the store cannot be read: it admits nobody", why=str(error))
             raise KeysUnavailable(str(error)) from None
         except (RedisError, trio.TooSlowError, ValueError) as error:
             raise KeysUnavailable(str(error)) from None

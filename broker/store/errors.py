@@ -21,6 +21,13 @@ class KeyRevoked(StoreError):
         self.key_id = key_id
 
 
+class DamagedKey(StoreError, ValueError):
+    """The hash of an API key is not as this Signalbox writes it."""
+
+    def __init__(self, key_id: str, why: str) -> None:
+        super().__init__(f"the stored key {key_id} is damaged: {why}")
+
+
 class SealError(StoreError, ValueError):
     """A secret cannot be sealed or unsealed: the master key is missing, another, or the secret was altered."""
 

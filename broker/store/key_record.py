@@ -2,11 +2,12 @@
 
 import hashlib
 from enum import StrEnum
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import attrs
 import orjson
 
+from broker.store.errors import DamagedKey
 from broker.store.replies import fields
 from broker.store.sealer import Sealer
 
@@ -105,26 +106,40 @@ def encode_key(record: KeyRecord, sealer: Sealer) -> tuple[str, ...]:
 def decode_key(key_hash: str, reply: object, sealer: Sealer) -> KeyRecord | None:
     """The record that a hash holds; None for an empty one.
 
-    Raises ValueError for a hash that is no key, and when ``sealer`` cannot read its secrets.
+    Raises DamagedKey for a hash that is no key, and SealError when ``sealer`` cannot read its secrets.
     """
     found = fields(reply)
     if "key_id" not in found:
         return None
     sealed, previous = found.get("secret_key"), found.get("previous_secret")
     expires = found.get("expires_at")
-    return KeyRecord(
-        hash=key_hash,
-        key_id=found["key_id"],
-        organization_id=found["organization_id"],
-        workflow_id=found.get("workflow_id") or None,
-        secret_key=sealer.unseal(sealed, key_hash) if sealed else None,
-        previous_secret=sealer.unseal(previous, key_hash) if previous else None,
-        previous_until=int(found.get("previous_until") or 0),
-        channels=tuple(cast("list[str]", orjson.loads(found.get("channels") or "[]"))),
-        status=KeyStatus(found["status"]),
-        expires_at=int(expires) if expires else None,
-        version=int(found.get("version") or 1),
-        name=found.get("name", ""),
-        signature=SIGNATURE_RULES.get(found.get("signature", "")),
-        created_at=int(found.get("created_at") or 0),
-    )
+    secret_key = sealer.unseal(sealed, key_hash) if sealed else None
+    previous_secret = sealer.unseal(previous, key_hash) if previous else None
+    try:
+        return KeyRecord(
+            hash=key_hash,
+            key_id=found["key_id"],
+            organization_id=found["organization_id"],
+            workflow_id=found.get("workflow_id") or None,
+            secret_key=secret_key,
+            previous_secret=previous_secret,
+            previous_until=int(found.get("previous_until") or 0),
+            channels=_globs(found.get("channels") or "[]"),
+            status=KeyStatus(found["status"]),
+            expires_at=int(expires) if expires else None,
+            version=int(found.get("version") or 1),
+            name=found.get("name", ""),
+            signature=SIGNATURE_RULES.get(found.get("signature", "")),
+            created_at=int(found.get("created_at") or 0),
+        )
+    except KeyError as error:
+        raise DamagedKey(found["key_id"], f"{error.args[0]} is missing") from None
+    except ValueError as error:
+        raise DamagedKey(found["key_id"], str(error)) from None
+
+
+def _globs(channels: str) -> tuple[str, ...]:
+    globs = orjson.loads(channels)
+    if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
+        raise ValueError("channels is no array of strings")
+    return tuple(globs)

@@ -60,6 +60,15 @@ def test_the_list_for_people_is_aligned(shell: Shell) -> None:
     assert head.index("STATUS") == first.index("active") == second.index("active")
 
 
+def test_the_list_names_a_damaged_key(shell: Shell, valkey: Valkey) -> None:
+    """A hash that is no key any more is said to be one, by its key id."""
+    made = shell.json_line("keys", "add", "--org", "acme")
+    (name,) = valkey.client.keys("signalbox:key:*")
+    valkey.client.hdel(name, "status")
+    result = shell("keys", "list", status=1)
+    assert f"{made['key_id']} is damaged: status is missing." in result.stderr
+
+
 def test_no_keys(shell: Shell) -> None:
     """An empty list prints nothing, and a hint where people see it."""
     result = shell("keys", "list")

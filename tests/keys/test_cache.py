@@ -12,7 +12,7 @@ from broker.link.errors import LinkDown
 from broker.observe import Counters
 from broker.store import keys
 from broker.store.drive import run_sync
-from broker.store.key_record import KeyRecord
+from broker.store.key_record import KeyRecord, KeyStatus
 from broker.store.layout import Layout
 from broker.store.master_key import MasterKey
 from tests.conftest import Valkey
@@ -362,3 +362,46 @@ async def test_a_sealed_secret_that_cannot_be_read(valkey: Valkey) -> None:
     (line,) = logs
     assert (line["log_level"], line["event"]) == ("error", "the secret of a key cannot be read: it admits nobody")
     assert sealer.fingerprint in line["why"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("status", None, "status is missing"),
+        ("status", "asleep", "asleep"),
+        ("organization_id", None, "organization_id is missing"),
+        ("channels", "workflow:*", "unexpected character"),
+        ("channels", "5", "no array of strings"),
+        ("channels", "[5]", "no array of strings"),
+        ("expires_at", "tomorrow", "tomorrow"),
+    ],
+)
+async def test_a_key_that_is_damaged_in_the_store(
+    setup: Setup, valkey: Valkey, autojump_clock: MockClock, name: str, value: str | None, why: str
+) -> None:
+    """A hash that is no key any more admits nobody, and says so; whoever watches it is left alone, and hears later."""
+    made = run_sync(valkey.client, keys.add_key(LAYOUT, "acme"))
+    heard: list[KeyRecord | None] = []
+    stored = LAYOUT.key(made.record.hash)
+    with structlog.testing.capture_logs() as logs:
+        cache = KeyCache(LAYOUT, setup.line.call, Counters())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(cache.run)
+            cache.watch(made.record, heard.append)
+            if value is None:
+                valkey.client.hdel(stored, name)
+            else:
+                valkey.client.hset(stored, name, value)
+            cache.suspect_all()
+            await trio.sleep(15)
+            with pytest.raises(KeysUnavailable):
+                await cache.lookup(made.api_key)
+            assert heard == []
+            valkey.client.delete(stored)
+            run_sync(valkey.client, keys.put_key(LAYOUT, attrs.evolve(made.record, status=KeyStatus.REVOKED)))
+            await trio.sleep(15)
+            assert heard == [None]
+            nursery.cancel_scope.cancel()
+    (line,) = [line for line in logs if line["event"] == "a key in the store cannot be read: it admits nobody"]
+    assert f"{made.record.key_id} is damaged" in line["why"]
+    assert why in line["why"]
