@@ -8,7 +8,7 @@ import attrs
 
 from broker.control.message import Message
 from broker.control.publication import REPLAYED, Publication
-from broker.control.snapshot import entry, pack, unknown_workflow
+from broker.control.snapshot import JOINED_BYTES, entry, joined, pack, unknown_workflow
 from broker.store.snapshot import Position, Snapshot, StoredWorkflow
 from protocol.codec import encode
 from protocol.control import StateChange, Workflow
@@ -123,14 +123,22 @@ class Replica:
         ]
 
     def parts(self, bound_workflow: str | None) -> Iterator[Message]:
-        """Return the snapshot for a session: shared messages, and one of its own if its workflow is not in them."""
-        if bound_workflow is not None and bound_workflow not in self.workflows:
-            yield self._unknown_part(bound_workflow)
-            if not self.workflows:
-                return
+        """Return the snapshot for a session; its workflow is always listed.
+
+        A long snapshot is shared with all other sessions, and a workflow that is not in it has a message of its own.
+        """
         if self._parts is None:
             self._parts = pack(self.organization_id, (known.fragment for known in self.workflows.values()))
-        yield from self._parts
+        if bound_workflow is None or bound_workflow in self.workflows:
+            yield from self._parts
+        elif not self.workflows:
+            yield self._unknown_part(bound_workflow)
+        elif len(self._parts[0].payload) <= JOINED_BYTES:
+            yield joined(self._parts[0], entry(unknown_workflow(bound_workflow)))
+            yield from self._parts[1:]
+        else:
+            yield self._unknown_part(bound_workflow)
+            yield from self._parts
 
     def workflow(self, workflow_id: str) -> Workflow | None:
         """Return what is known of one workflow."""

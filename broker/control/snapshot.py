@@ -13,6 +13,9 @@ MAX_SENT_BYTES = 256 * 1024
 
 PAYLOAD_BYTES = (MAX_SENT_BYTES - 1024) // 3
 
+JOINED_BYTES = 16 * 1024
+"""The longest payload that is made and signed anew for one session, to hold its own workflow as well."""
+
 
 def fields_of(workflow: Workflow) -> dict[str, object]:
     """Return a workflow's fields as they stand in JSON, in a snapshot as in an answer to a status request."""
@@ -44,6 +47,11 @@ def pack(organization_id: str, entries: Iterable[bytes]) -> tuple[Message, ...]:
     head = b'{"type":"initial_state","organization_id":"%b","workflows":[' % organization_id.encode()
     parts = _parts(entries, PAYLOAD_BYTES - len(head) - 2)
     return tuple(Message(b"%b%b]}" % (head, b",".join(part))) for part in parts)
+
+
+def joined(shared: Message, entry: bytes) -> Message:
+    """Return a snapshot that has entries, and one more."""
+    return Message(b"%b,%b]}" % (shared.payload[:-2], entry))
 
 
 def _parts(entries: Iterable[bytes], room: int) -> Iterator[list[bytes]]:

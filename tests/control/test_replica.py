@@ -85,6 +85,26 @@ def test_bound_workflow_is_always_listed() -> None:
     assert entries(replica, "mine")["mine"].state is State.KILLED
 
 
+def test_a_short_snapshot_is_one_message() -> None:
+    """What fits into one message comes in one, also to who is bound to a workflow that never changed."""
+    replica = loaded()
+    for seq in range(1, 30):
+        replica.take(change(seq, State.PAUSED, f"other-{seq}"))
+        assert len(list(replica.parts("mine"))) == 1
+        assert len(entries(replica, "mine")) == seq + 1
+
+
+def test_a_long_snapshot_is_shared() -> None:
+    """A snapshot that is long is made and signed once for all, beside which a workflow of one's own is a short one."""
+    replica = loaded()
+    for seq in range(1, 300):
+        replica.take(change(seq, State.PAUSED, f"other-{seq}"))
+    own, *shared = replica.parts("mine")
+    assert shared == [*replica.parts("yours")][1:] == [*replica.parts("other-1")]
+    assert len(own.payload) < 200
+    assert len(entries(replica, "mine")) == 300
+
+
 def test_asked_to_acknowledge() -> None:
     """Killed and Paused are sent as messages to who comes later, while they are in force and their receipts open."""
     replica = Replica("acme", WINDOW, TTL)
