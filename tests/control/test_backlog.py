@@ -84,6 +84,10 @@ def test_overrun_by_states(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(backlog), backlog.overrun) == (3, False)
     backlog.add(change(11, State.KILLED))
     assert (len(backlog), backlog.overrun) == (0, True)
+    backlog.clear()
+    for seq in range(12, 15):
+        backlog.add(change(seq, State.KILLED))
+    assert (len(backlog), backlog.overrun) == (3, False), "what was let go does not count"
 
 
 def test_so_many_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,14 +136,62 @@ def test_a_lonely_refused_kill_stays_where_it_is() -> None:
     assert rest(lane) == [bad, after]
 
 
+def test_a_store_that_takes_one_has_all_its_time_again() -> None:
+    """What waits behind a publication that was taken after all is not given up for the refusals before that."""
+    taken, next_one = policy(), policy()
+    lane = lane_of(taken, next_one)
+    lane.refuse(0.0)
+    lane.settle()
+    assert lane.refuse(GIVE_UP_SECONDS + 1) == []
+    assert lane.refuse(2 * GIVE_UP_SECONDS + 2) == [next_one]
+
+
+def test_what_was_refused_before_the_store_was_away_is_fresh() -> None:
+    """The store that is back may take it: a kill is tried where it stands before it steps aside for others."""
+    kill, other = state(State.KILLED, "a"), state(State.KILLED, "b")
+    lane = lane_of(kill, other)
+    lane.refuse(0.0)
+    lane.unreachable()
+    assert lane.is_fresh
+    assert lane.let_pass() == []
+    assert rest(lane) == [kill, other]
+
+
+def test_a_lane_in_which_nothing_is_left() -> None:
+    """When all that waited is given up there is nobody to let pass, and nothing is remembered of what has gone."""
+    lane = lane_of(policy(), state(State.KILLED))
+    lane.refuse(0.0)
+    lane.let_pass()
+    lane.refuse(0.0)
+    assert len(lane.refuse(KEEP + 1)) == 2
+    assert lane.let_pass() == []
+    lane.append(policy())
+    lane.refuse(0.0)
+    lane.settle()
+    assert not lane
+    assert not lane._refused
+
+
 async def test_a_kill_ends_the_pause_of_another_workflows(autojump_clock: trio.testing.MockClock) -> None:
-    """It is tried at once; another of the same workflow has to wait behind."""
+    """It is tried at once, each time; another of the same workflow has to wait behind."""
     lane = lane_of(state(State.KILLED, "a"))
     lane.refuse(0.0)
-    for workflow, seconds in (("a", 1.0), ("b", 0.5)):
+    for workflow, seconds in (("a", 1.0), ("b", 0.5), ("a", 1.0)):
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lane.pause, 1.0)
             await trio.sleep(0.5)
             lane.append(state(State.KILLED, workflow))
         assert trio.current_time() - began == seconds
+
+
+async def test_a_kill_ends_the_pause_of_its_own_workflows_other_states(autojump_clock: trio.testing.MockClock) -> None:
+    """A resume that the store refuses is void once a kill has come: that one does not wait for it."""
+    lane = lane_of(state(State.NORMAL))
+    lane.refuse(0.0)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lane.pause, 1.0)
+        await trio.sleep(0.5)
+        lane.append(state(State.KILLED))
+    assert trio.current_time() - began == 0.5
