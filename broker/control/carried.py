@@ -3,7 +3,7 @@
 import attrs
 
 from broker.control.acks import Pending
-from broker.control.publication import NotALogEntry, Publication
+from broker.control.publication import Publication
 from broker.store.key_record import KeyRecord
 from broker.store.snapshot import Position
 
@@ -36,10 +36,8 @@ class CarriedAck:
 
     def publication(self) -> Publication | None:
         """Return the message; None if this version cannot read it."""
-        try:
-            return Publication(self.epoch, self.seq, self.ms, self.payload)
-        except NotALogEntry:
-            return None
+        publication = Publication(self.epoch, self.seq, self.ms, self.payload)
+        return None if publication.body is None else publication
 
 
 @attrs.frozen

@@ -113,6 +113,37 @@ async def test_fewer_attempts_than_before(line: Line) -> None:
     assert taken.attempts == line.services.config.control.ack_attempts
 
 
+@pytest.mark.parametrize("addressee", [True, False])
+async def test_what_is_waited_for_is_carried_as_it_is(line: Line, addressee: bool) -> None:
+    """Another process sends again what is to be sent again, as often as is left, and counts whom the receipt counts."""
+    kill, pause = change(6, State.KILLED), change(7, State.PAUSED)
+    for publication in (kill, pause):
+        waited = line.member.pending.expect(publication, addressee=addressee)
+        assert waited is not None
+        waited.attempts = 2
+    line.member.pending.supersede("wf")
+    carried = line.member.carry("e1")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        other = Member(line.services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+        other.take_up(carried)
+    assert [
+        (each.publication.message.payload, each.addressee, each.attempts, each.resent) for each in other.pending.all()
+    ] == [
+        (kill.message.payload, addressee, 2, True),
+        (pause.message.payload, addressee, 2, False),
+    ]
+
+
+async def test_a_message_that_this_version_does_not_know(line: Line) -> None:
+    """What another process waited for and this one cannot read is let go, and the rest of the session goes on."""
+    kill = CarriedAck.of(Pending(change(6, State.KILLED), addressee=True))
+    strange = attrs.evolve(kill, seq=7, payload=b'{"type":"lease_ended"}')
+    carried = CarriedSession(KEY, "nr_live_x", "first", None, (strange, kill), 1, 0, 0.0, None, 0, silent=False)
+    line.member.take_up(carried)
+    assert [each.publication.seq for each in line.member.pending.all()] == [6]
+
+
 async def test_signers_are_given_back(line: Line) -> None:
     """A session that goes on with a new secret lets go of the old one, and at its end of that."""
     line.member.sign_with("second")
