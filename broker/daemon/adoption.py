@@ -54,7 +54,6 @@ class Adoption:
         # Also without any: as long as it keeps a copy of a socket, no close of ours would reach the client.
         self.notifier.drop(HANDOVER)
         if taken or closed:
-            self.broker.keys.suspect_all()  # whatever happened to their keys in between was heard by nobody
             get_logger(part="broker").info("sessions taken up from a former process", sessions=taken, closed=closed)
 
     async def _open(self, message: bytes, memory: int, socks: Sequence[socket.socket]) -> int:

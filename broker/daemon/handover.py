@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
+from broker.control.carried import CarriedSession
 from broker.daemon import parcel
 from broker.daemon.build import Broker
 from broker.daemon.inherit import HANDOVER
@@ -81,7 +82,7 @@ class Handover:
 
     def _give(self, channel: socket.socket, peers: Sequence[Peer]) -> int:
         """Send one parcel; from then on these sessions are another process's. All in one step of the loop."""
-        moved: list[parcel.HandedSession] = []
+        going: list[tuple[Peer, CarriedSession]] = []
         with contextlib.ExitStack() as copies:
             descriptors: list[int] = []
             for peer in peers:
@@ -90,11 +91,12 @@ class Handover:
                     continue  # it has ended meanwhile
                 descriptors.append(os.dup(peer.wire.raw.fileno()))
                 copies.callback(os.close, descriptors[-1])
-                moved.append(parcel.HandedSession(peer.hand_over(), session))
-            message, memory = parcel.pack(moved)
+                going.append((peer, session))
+            # Only with all descriptors at hand: there is no way back for a peer that is handed over.
+            message, memory = parcel.pack(parcel.HandedSession(peer.hand_over(), session) for peer, session in going)
             copies.callback(os.close, memory)
             parcel.send(channel, message, memory, descriptors)
-        return len(moved)
+        return len(going)
 
 
 async def _settle(peers: Sequence[Peer]) -> None:

@@ -7,7 +7,7 @@ secrets in it, so it is never in a file system.
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 from cattrs.errors import BaseValidationError
@@ -38,20 +38,21 @@ class HandedSession:
     session: CarriedSession
 
 
-def pack(sessions: Sequence[HandedSession]) -> tuple[bytes, int]:
+def pack(sessions: Iterable[HandedSession]) -> tuple[bytes, int]:
     """Return the message and the descriptor of the memory that goes first; the caller closes it.
 
-    The memory has one session per line, in the order of the sockets.
+    The memory has one session per line, in the order of the sockets; none is asked for before the memory is there.
     """
     memory = os.memfd_create("signalbox-sessions", os.MFD_CLOEXEC)
     try:
-        data = memoryview(b"\n".join(map(_CONVERTER.dumps, sessions)))
+        lines = list(map(_CONVERTER.dumps, sessions))
+        data = memoryview(b"\n".join(lines))
         while data:
             data = data[os.write(memory, data) :]
     except BaseException:
         os.close(memory)
         raise
-    return b"%b %d %d" % (_GREETING, STATE_VERSION, len(sessions)), memory
+    return b"%b %d %d" % (_GREETING, STATE_VERSION, len(lines)), memory
 
 
 def unpack(message: bytes, memory: int) -> list[bytes]:
