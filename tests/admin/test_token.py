@@ -74,6 +74,36 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert tokens.holder(GOOD) is None
 
 
+def test_a_file_that_comes_back_as_it_was(tmp_path: Path) -> None:
+    """What was read before it was gone, or before another was named, is no reason not to read it again."""
+    path = write(tmp_path / "token", GOOD)
+    tokens = token_file(path)
+    assert tokens.holder(GOOD) == "operator"
+    aside = path.rename(tmp_path / "aside")
+    assert tokens.holder(GOOD) is None
+    aside.rename(path)
+    assert tokens.holder(GOOD) == "operator"
+    tokens.path = None
+    tokens.path = path
+    assert tokens.holder(GOOD) == "operator"
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_change_that_hardly_shows(tmp_path: Path, replaced: bool) -> None:
+    """Another file of the same age and size is another file, and so is the same one written anew."""
+    path = write(tmp_path / "token", GOOD)
+    tokens = token_file(path)
+    assert tokens.is_open
+    before = path.stat()
+    if replaced:
+        write(path, OTHER)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        path.write_text(OTHER)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    assert (tokens.holder(GOOD), tokens.holder(OTHER)) == (None, "operator")
+
+
 def test_not_utf8(tmp_path: Path) -> None:
     """Bytes that are no text admit nobody."""
     path = tmp_path / "token"

@@ -1,14 +1,20 @@
 """The store changes under a running broker: it begins to evict, loses its file, forgets what publishers are told."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from broker.config import Config, loads
 from broker.daemon import store_watch
 from broker.daemon.startup import StoreCheck
+from broker.daemon.store_watch import StoreWatch
+from broker.link.address import Address
+from broker.link.errors import StartupError
+from broker.link.link import Link
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
 from broker.store.layout import Layout
@@ -144,3 +150,78 @@ async def test_a_user_who_may_not_read_our_keys(valkey: Valkey) -> None:
         assert check.complaint == ""
         assert whole.broker.readiness.check().problems == ()
     valkey.client.acl_deluser("stranger")
+
+
+async def said_by_looks(watch: StoreWatch, times: int) -> list[str]:
+    """Look so many times; return what was logged about it."""
+    logs: list[Any]
+    with capture_logs() as logs:
+        for _ in range(times):
+            with suppress(StartupError):
+                await watch.look()
+    return [f"{line['log_level']}: {line['event']}" for line in logs]
+
+
+async def test_an_unfit_store_is_said_once(kept: Valkey, nursery: trio.Nursery) -> None:
+    """When it becomes so, when the reason is another, and when it is over; not at each look."""
+    link = Link(Address.parse(kept.url), "test")
+    await nursery.start(link.run)
+    watch = StoreWatch(link, LAYOUT, {}, durable=False)
+    assert await said_by_looks(watch, 2) == []
+    for policy in ("allkeys-lru", "volatile-ttl"):
+        kept.client.config_set("maxmemory-policy", policy)
+        assert await said_by_looks(watch, 3) == ["error: the store has become unfit"]
+    kept.client.config_set("maxmemory-policy", "noeviction")
+    assert await said_by_looks(watch, 2) == ["info: the store is fit again"]
+
+
+async def test_a_warning_is_said_once_each_time(valkey: Valkey, nursery: trio.Nursery) -> None:
+    """One that comes back after it was gone is news."""
+
+    def may(*commands: str) -> None:
+        valkey.client.acl_setuser(
+            "narrow", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=commands
+        )
+
+    may()
+    link = Link(Address.parse(valkey.url.replace("unix://", "unix://narrow:x@")), "test")
+    await nursery.start(link.run)
+    watch = StoreWatch(link, LAYOUT, {}, durable=False)
+    for _ in range(2):
+        assert await said_by_looks(watch, 2) == []
+        may("-set")
+        [said] = await said_by_looks(watch, 3)
+        assert said.startswith("warning: publishers are not told which namespaces keep events")
+        may("+set")
+    valkey.client.acl_deluser("narrow")
+
+
+async def test_a_link_that_breaks_under_a_look(kept: Valkey) -> None:
+    """It is no complaint about the store, and no end of looking."""
+    async with whole_broker(kept.url, Config()) as whole:
+        watch = whole.broker.store_watch
+        with capture_logs() as logs:
+            kept.client.client_pause(60_000, all=False)
+            watch.bell.ring()
+            await eventually(lambda: watch.link.outstanding, "the look")
+            reconnect(kept)
+            await watch.link.wait_down()
+            kept.client.client_unpause()
+            await watch.link.wait_up()
+        assert not [line for line in logs if line["event"].startswith("publishers are not told")]
+        kept.client.config_set("maxmemory-policy", "allkeys-lru")
+        watch.bell.ring()
+        await eventually(lambda: watch.unfit, "the next look")
+
+
+async def test_nobody_is_sent_to_a_broker_that_ends_or_lacks_a_link(valkey: Valkey) -> None:
+    """Each of the three links counts, from the moment in which it breaks."""
+    async with whole_broker(valkey.url, Config()) as whole:
+        readiness = whole.broker.readiness
+        await eventually(lambda: readiness.check().problems == (), "a good beginning")
+        for link in readiness.links.all:
+            link.leave("for this test")
+            assert f"redis_{link.name.rpartition('-')[2]}_down" in readiness.check().problems
+            await eventually(lambda: readiness.check().problems == (), "the end of the problem")
+        readiness.draining = True
+        assert readiness.check().problems == ("draining",)

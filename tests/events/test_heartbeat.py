@@ -7,6 +7,7 @@ import trio
 
 from broker.wire import Peer
 from broker.wire.alarms import TICK
+from protocol.frames import text_frame
 from tests.events.browser import session, subscribe, surroundings
 
 
@@ -72,6 +73,20 @@ async def test_a_pong_that_has_not_been_read_keeps_the_socket(autojump_clock: tr
         assert await browser.hear() == {"type": "ping"}
         assert await browser.ending() == 4408
     assert services.counters.heartbeats_missed == 1
+
+
+async def test_a_client_for_which_bytes_wait_is_asked_as_well(autojump_clock: trio.testing.MockClock) -> None:
+    """One that has vanished in the middle of what it was sent is found out no later than another."""
+    services = surroundings()
+    events = services.config.events
+    others = {id(peer) for peer in peers_in_memory()}
+    async with session(services):
+        await trio.testing.wait_all_tasks_blocked()
+        [peer] = (peer for peer in peers_in_memory() if id(peer) not in others)
+        peer.send(text_frame(bytes(900_000)))
+        assert peer.pending_bytes
+        await trio.sleep(events.ping_interval + events.pong_timeout + 3 * TICK)
+        assert (peer.closing, services.counters.heartbeats_missed) == (True, 1)
 
 
 async def test_a_pong_that_nobody_asked_for_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:

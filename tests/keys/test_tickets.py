@@ -1,7 +1,19 @@
 """Tickets of real brokers: good anywhere, once, and never better than the key that they were made with."""
 
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
 from broker.config import Config
+from broker.keys import KeyCache
+from broker.keys.errors import KeysUnavailable
+from broker.keys.tickets import PATIENCE, Tickets
+from broker.link.errors import LinkDown
+from broker.observe import Counters
 from broker.store.drive import run_sync
+from broker.store.key_record import KeyRecord
 from broker.store.keys import NewKey, add_key, revoke_key
 from broker.store.layout import Layout
 from tests.conftest import Valkey
@@ -47,3 +59,34 @@ async def test_a_ticket_is_revoked_with_its_key(valkey: Valkey) -> None:
         await open_socket.kill()
         late = await WsClient.connect(broker.address, f"/ws/?ticket={unused}")
         assert (await late.close()).code == 1008
+
+
+Use = Callable[[Tickets], Awaitable[object]]
+MAKE_AND_TAKE: list[Use] = [
+    lambda tickets: tickets.make(KeyRecord("0" * 64, "key_1", "acme")),
+    lambda tickets: tickets.take("tkt_x"),
+]
+
+
+@pytest.mark.parametrize("use", MAKE_AND_TAKE)
+async def test_a_store_that_does_not_answer(autojump_clock: MockClock, use: Use) -> None:
+    """Nobody is held for longer than `PATIENCE`: whoever waits for a ticket can wait somewhere else."""
+
+    async def silence(*_: object) -> object:
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    with trio.fail_after(60), pytest.raises(KeysUnavailable):
+        await use(Tickets(LAYOUT, silence, KeyCache(LAYOUT, silence, Counters())))
+    assert trio.current_time() - began == PATIENCE
+
+
+@pytest.mark.parametrize("use", MAKE_AND_TAKE)
+async def test_a_store_that_is_away(use: Use) -> None:
+    """Its absence is said to the client; it is no error of ours that would end the connection."""
+
+    async def away(*_: object) -> object:
+        raise LinkDown("away")
+
+    with pytest.raises(KeysUnavailable, match="away"):
+        await use(Tickets(LAYOUT, away, KeyCache(LAYOUT, away, Counters())))

@@ -206,6 +206,19 @@ async def test_one_broker_per_directory(place: Path, autojump_clock: trio.testin
         process.communicate()
 
 
+async def test_a_lock_that_another_has(place: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Trying to get it, and asking whether anybody has it, leaves no descriptor open: that would keep it for ever."""
+    lock = await DirectoryLock.acquire(place, private=False)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208  Path.iterdir would hold one more
+    with pytest.raises(StartupError, match=f"in use by another broker .process {os.getpid()}."):
+        await DirectoryLock.acquire(place, private=False)
+    assert DirectoryLock.is_held(place)
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208  as before
+    lock.release()
+    assert not DirectoryLock.is_held(place)
+    (await DirectoryLock.acquire(place, private=False)).release()
+
+
 @pytest.mark.parametrize("kind", ["data_dir", "directory"])
 async def test_killed_broker_leaves_no_server(kind: str, place: Path) -> None:
     """Kill -9 of the broker takes the server with it, and the next broker takes the directory over at once."""

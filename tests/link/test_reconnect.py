@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Awaitable, Callable
 
 import pytest
 import redis.exceptions
@@ -195,3 +196,91 @@ async def test_attempts_become_rarer(nursery: trio.Nursery, autojump_clock: Mock
     for number, (before, after) in enumerate(itertools.pairwise(attempts)):
         longest = min(2.0, 0.05 * 2**number)
         assert longest / 2 - 0.001 <= after - before <= longest + 0.001
+
+
+GREETING = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
+
+
+async def greet(stream: trio.SocketStream) -> None:
+    """Let a link in."""
+    for answer in (GREETING, b"+PONG\r\n"):
+        await stream.receive_some()
+        await stream.send_all(answer)
+
+
+async def serve(nursery: trio.Nursery, talk: Callable[[trio.SocketStream], Awaitable[None]]) -> Address:
+    """Play a server; returns where it listens."""
+    listeners = await nursery.start(trio.serve_tcp, talk, 0)
+    return Address(host="127.0.0.1", port=listeners[0].socket.getsockname()[1])
+
+
+async def test_a_ping_behind_a_slow_batch(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """While a batch that came before the answer is handled, the answer is not read: the server is not blamed for it."""
+    autojump_clock.autojump_threshold = 0.01
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await greet(stream)
+        await stream.receive_some()  # the ping
+        await stream.send_all(b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n")
+        await trio.sleep(59)
+        await stream.send_all(GREETING)
+        await trio.sleep_forever()
+
+    async def on_push(_batch: list[list[bytes]]) -> None:
+        await trio.sleep(58)
+
+    link = Link(await serve(nursery, talk), "test", on_push=on_push)
+    await nursery.start(link.run)
+    await trio.sleep(66)
+    assert (link.state.up, link.generation, link.outstanding) == (True, 1, 0)
+
+
+async def test_refused_attempts_are_rare(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A server that refuses our password is asked every few seconds at first, and then twice a minute."""
+    autojump_clock.autojump_threshold = 0.01
+    attempts: list[float] = []
+    enough = trio.Event()
+
+    async def talk(stream: trio.SocketStream) -> None:
+        attempts.append(trio.current_time())
+        if len(attempts) == 1:
+            await greet(stream)
+        else:
+            await stream.receive_some()
+            await stream.send_all(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+        await stream.aclose()
+        if len(attempts) == 8:
+            enough.set()
+
+    link = Link(await serve(nursery, talk), "test")
+    await nursery.start(link.run)
+    await enough.wait()
+    assert attempts[1] - attempts[0] < 0.1
+    for number, (before, after) in enumerate(itertools.pairwise(attempts[1:]), 1):
+        longest = min(30.0, 2.0 * 2**number)
+        assert longest / 2 - 0.001 <= after - before <= longest + 0.001
+
+
+@pytest.mark.parametrize(("lasted", "longest"), [(9.9, 2.0), (10.1, 0.05)])
+async def test_a_connection_that_lasted(
+    nursery: trio.Nursery, autojump_clock: MockClock, lasted: float, longest: float
+) -> None:
+    """After a good connection the next attempt comes at once; one that broke soon was as bad as none."""
+    autojump_clock.autojump_threshold = 0.01
+    attempts: list[float] = []
+    enough = trio.Event()
+
+    async def talk(stream: trio.SocketStream) -> None:
+        attempts.append(trio.current_time())
+        if len(attempts) == 8:
+            await greet(stream)
+            attempts[-1] = trio.current_time()
+            await trio.sleep(lasted)
+        await stream.aclose()
+        if len(attempts) == 9:
+            enough.set()
+
+    link = Link(await serve(nursery, talk), "test", ping_interval=60)
+    await nursery.start(link.run)
+    await enough.wait()
+    assert longest / 2 - 0.001 <= attempts[8] - attempts[7] - lasted <= longest + 0.001
