@@ -10,6 +10,7 @@ from typing import Literal
 
 import attrs
 import orjson
+from attrs.validators import instance_of
 
 from broker.store.apply import apply
 from broker.store.errors import KeyRevoked, UnknownKey
@@ -40,7 +41,7 @@ class NewKey:
 class KeyChange:
     """What the channel of key changes carries."""
 
-    hash: str
+    hash: str = attrs.field(validator=instance_of(str))
     key_id: str
     organization_id: str
     change: Change

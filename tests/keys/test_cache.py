@@ -18,6 +18,7 @@ from broker.store.master_key import MasterKey
 from tests.conftest import Valkey
 
 LAYOUT = Layout()
+NO_HASH = b'{"hash":[],"key_id":"key_1","organization_id":"acme","change":"added","version":1}'
 
 
 @attrs.define(eq=False)
@@ -309,7 +310,7 @@ async def test_a_key_that_was_asked_for_too_early(setup: Setup, valkey: Valkey, 
         assert await setup.cache.lookup(api_key) == made
 
 
-@pytest.mark.parametrize("payload", [b"not JSON", b"{}", b'{"hash":"x"}'])
+@pytest.mark.parametrize("payload", [b"not JSON", b"{}", b'{"hash":"x"}', NO_HASH])
 async def test_a_change_that_cannot_be_read(setup: Setup, valkey: Valkey, payload: bytes) -> None:
     """A change of nobody knows which key makes every key be asked for again."""
     api_key, record = add(valkey)
@@ -319,6 +320,33 @@ async def test_a_change_that_cannot_be_read(setup: Setup, valkey: Valkey, payloa
     found = await setup.cache.lookup(api_key)
     assert found is not None
     assert found.refusal(0) == "revoked"
+
+
+@pytest.mark.parametrize("damage", ["HDEL status", "HDEL organization_id", "HSET channels 5", "HSET channels [5]"])
+async def test_a_key_that_somebody_has_damaged(
+    setup: Setup, valkey: Valkey, damage: str, autojump_clock: MockClock
+) -> None:
+    """A key whose record is none any more lets nobody in, and ends neither its sessions nor the reading of others."""
+    api_key, record = add(valkey)
+    _, other = add(valkey)
+    heard: list[KeyRecord | None] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(setup.cache.run)
+        setup.cache.watch(record, heard.append)
+        setup.cache.watch(other, heard.append)
+        await trio.testing.wait_all_tasks_blocked()
+        heard.clear()
+        how, *words = damage.split(" ")
+        valkey.client.execute_command(how, LAYOUT.key(record.hash), *words)  # type: ignore[no-untyped-call]
+        setup.cache.invalidate(record.hash)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(KeysUnavailable):
+            await setup.cache.lookup(api_key)
+        run_sync(valkey.client, keys.revoke_key(LAYOUT, other.key_id))
+        setup.cache.invalidate(other.hash)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert heard == [None]
 
 
 async def test_changes_may_be_missed_during_a_lookup(setup: Setup, valkey: Valkey) -> None:

@@ -152,7 +152,8 @@ def test_refusal() -> None:
 
 def test_key_change_of_another_shape() -> None:
     """Whatever else is published on the channel of changes is a ValueError."""
-    for payload in (b"", b"[]", b"{}", b'{"hash": 1, "surplus": 2}', b"\xff"):
+    like_one = b'{"hash": [], "key_id": "k", "organization_id": "o", "change": "added", "version": 1}'
+    for payload in (b"", b"[]", b"{}", b'{"hash": 1, "surplus": 2}', b"\xff", like_one):
         with pytest.raises(ValueError, match=r"\S"):
             decode_key_change(payload)
 
