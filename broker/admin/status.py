@@ -37,7 +37,7 @@ async def describe(services: AdminServices) -> Mapping[str, object]:
             "channels": len(services.hub.channels),
             "subscriptions": count.subscriptions,
             "publications": count.publications,
-            "dropped": count.publications_dropped,
+            "dropped": _tally(count.publications_dropped),
             "deliveries": count.deliveries,
             "slow_consumers": count.slow_consumers,
         },
@@ -53,10 +53,15 @@ async def describe(services: AdminServices) -> Mapping[str, object]:
             "unconfirmed": count.unconfirmed,
         },
         "redis": [_link(link) for link in services.links],
-        "refused": count.refused,
+        "refused": _tally(count.refused),
         "closed": {str(code): times for code, times in count.closed.items()},
         "loop": {"worst_lag": round(services.lag.worst(), 4)},
     }
+
+
+def _tally(counted: Mapping[str, int]) -> Mapping[str, int]:
+    """Return counts by reason with names that are plain text: JSON takes no members of an enumeration for names."""
+    return {str(reason): times for reason, times in counted.items()}
 
 
 def _link(link: Link) -> Mapping[str, object]:

@@ -18,6 +18,7 @@ from broker.store.drive import run_sync
 from broker.store.snapshot import read_snapshot
 from tests.admin.site import ORG, TOKEN, Site, running_site
 from tests.conftest import Valkey, running_server
+from tests.support import Rejected
 
 KILL = f"/api/v1/orgs/{ORG}/workflows/wf/kill"
 PAUSE = f"/api/v1/orgs/{ORG}/workflows/wf/pause"
@@ -32,6 +33,20 @@ EVERYTHING = [
     ("DELETE", f"/api/v1/orgs/{ORG}/api-keys/k1"),
     ("POST", f"/api/v1/orgs/{ORG}/api-keys/k1/rotate"),
 ]
+
+
+async def test_status_tells_what_was_refused(site: Site) -> None:
+    """The status counts by reason what clients were refused, and which publications were dropped."""
+    with pytest.raises(Rejected):
+        await site.agent("nr_live_wrong")
+    key = site.key()
+    async with await site.browser(key.api_key, "workflow:a"):
+        site.valkey.client.publish("workflow:a", "no JSON")
+        await site.wait_metric('signalbox_publications_dropped_total{reason="invalid_json"}', lambda value: value == 1)
+        status = await site.ask("GET", "/status")
+    assert status.status == 200
+    assert status.json["refused"]["api_key_unknown"] == 1
+    assert status.json["events"]["dropped"]["invalid_json"] == 1
 
 
 async def test_kill_and_receipts(site: Site) -> None:
