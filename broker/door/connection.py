@@ -99,6 +99,7 @@ async def _converse(
     address = peer
     try:
         while True:
+            counted = False
             try:
                 request = await conversation.next_request(deadline)
                 address = state.proxies.client(peer, request)
@@ -108,8 +109,9 @@ async def _converse(
                         "X-Forwarded-For is ignored: server.trusted_proxies has no such peer",
                         remote=peer.text,
                     )
-                if address.countable and not request.is_upgrade:
-                    await trio.sleep(state.request_pace.lateness(address.host, trio.current_time()))
+                if not request.is_upgrade:
+                    counted = True
+                    await _keep_pace(address, state)
                 if is_echo(request, state.services):
                     echoing = admit_echo(request, state.services, state.slots)
                     conversation.hand_over()
@@ -124,12 +126,20 @@ async def _converse(
                 answer = refused.answer
                 state.services.counters.refused[answer.code] += 1
                 state.services.log.debug("request refused", status=answer.status, code=answer.code, remote=address.text)
+                if not counted:
+                    await _keep_pace(address, state)
             if not await conversation.answer(answer, keep=state.keeps_alive and not arrival.is_crowded):
                 break
     finally:
         state.conversations.discard(conversation)
     await conversation.linger()
     return None
+
+
+async def _keep_pace(address: ClientAddress, state: DoorState) -> None:
+    """Count a request that leads to no session; one of an address that sends too many is late."""
+    if address.countable:
+        await trio.sleep(state.request_pace.lateness(address.host, trio.current_time()))
 
 
 def _went_away(error: Exception) -> bool:

@@ -60,8 +60,8 @@ class Conversation:
     Args:
         wire: the connection.
         bounds: sizes and times.
-        turn: is awaited before the first request is looked at, if that had to be waited for: thousands that arrive in
-            the same moment are not answered in one pass of the loop.
+        turn: is awaited before a request is looked at, unless it is the first and need not be waited for: thousands
+            that arrive in the same moment are not answered in one pass of the loop.
     """
 
     def __init__(self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -201,6 +201,8 @@ class Conversation:
             self.idle = None
             if not self._begun:
                 raise ConnectionOver("idle")
+        if self._turn is not None:
+            await self._turn()
         return trio.current_time() + self._bounds.handshake_timeout
 
     async def _head(self) -> h11.Request:

@@ -1,5 +1,6 @@
 """Event upgrades in a crowd: in order, a few at a time, and behind agents."""
 
+import contextlib
 import math
 import socket
 from itertools import pairwise
@@ -16,6 +17,7 @@ HEAD = (
     b" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: nr_live_good\r\n\r\n"
 )
+PLAIN = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 CROWD = 480
 
 
@@ -35,6 +37,16 @@ async def test_agent_behind_a_crowd(site: Site) -> None:
         await trio.lowlevel.checkpoint()
     for client in clients:
         client.close()
+
+
+async def answers(clients: list[socket.socket], each: int) -> None:
+    """Read until every client has been given so many answers."""
+    for client in clients:
+        seen = b""
+        while seen.count(b"HTTP/1.1 200") < each:
+            with contextlib.suppress(BlockingIOError):
+                seen += client.recv(65536)
+            await trio.lowlevel.checkpoint()
 
 
 def read(site: Site) -> int:
@@ -140,6 +152,24 @@ async def test_requests_of_a_crowd(site: Site) -> None:
     await let_through(requests, CROWD, at_once)
     while len(site.door.peers(Kind.EVENTS)) < CROWD:
         await trio.lowlevel.checkpoint()
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
+async def test_further_requests_of_a_crowd(site: Site) -> None:
+    """So are those that arrive in the same moment over connections that were kept, be they sent ahead or not."""
+    requests = site.door.state.requests
+    clients = [socket.create_connection(site.address) for _ in range(CROWD)]
+    for client in clients:
+        client.sendall(2 * PLAIN)
+        client.setblocking(False)
+    await answers(clients, 2)
+    at_once, requests.at_once, requests.at_least = requests.at_once, 0, 0.0
+    for client in clients:
+        client.sendall(PLAIN)
+    await let_through(requests, CROWD, at_once)
+    await answers(clients, 1)
     for client in clients:
         client.close()
 

@@ -246,7 +246,7 @@ def test_pace() -> None:
 
 @pytest.mark.parametrize("config", [limited(requests_per_second=0.5)])
 async def test_requests_of_one_address(site: Site, config: Config, autojump_clock: trio.testing.MockClock) -> None:
-    """Five requests are answered at once, the sixth two seconds late; other addresses and upgrades are not held up."""
+    """Five requests are answered at once, the sixth two seconds late; others, and who is let in, are not held up."""
     autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
     taken = []
     async with await site.raw() as client:
@@ -259,6 +259,32 @@ async def test_requests_of_one_address(site: Site, config: Config, autojump_cloc
     started = trio.current_time()
     await (await connect(site, "203.0.113.7")).close()
     assert trio.current_time() - started < 1
+
+
+@pytest.mark.parametrize("config", [limited(requests_per_second=0.5)])
+async def test_refused_upgrades_of_one_address(
+    site: Site, config: Config, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An upgrade that is refused counts as a request, and so does what cannot be read."""
+    autojump_clock.autojump_threshold = 0.02  # bytes on their way through the kernel get there first
+    taken = []
+    forwarded = {"X-Forwarded-For": "203.0.113.7"}
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    async with await site.raw() as client:
+        for _ in range(6):
+            started = trio.current_time()
+            reply = await client.request("GET", "/ws/control/acme", {**forwarded, **upgrade})
+            assert reply.status == 401
+            taken.append(round(trio.current_time() - started))
+        assert taken == [0, 0, 0, 0, 0, 2]
+        started = trio.current_time()
+        assert (await client.request("GET", "/health/live?%", forwarded)).status == 400
+        assert round(trio.current_time() - started) == 2
 
 
 def test_nobody_waits_for_longer_than_the_count_takes_to_fall() -> None:
