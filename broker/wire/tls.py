@@ -147,7 +147,11 @@ class TlsWire(PlainWire):
     async def send_all(self, data: bytes) -> None:
         """Encrypt and write all of `data`; see `PlainWire.send_all`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.send_raw(self.encrypt(data))
+        try:
+            records = self.encrypt(data)
+        except ssl.SSLError as error:  # as after a peer's end that was not announced
+            raise WireBroken(f"TLS: {error.reason or error}") from None
+        await self.send_raw(records)
 
     def encrypt(self, data: bytes) -> bytes:
         """Return the records for `data`; they must be written in the order in which they were made.

@@ -69,6 +69,18 @@ async def test_end_of_a_refused_connection(secure: Site, trusting: ssl.SSLContex
     assert secure.services.counters.crashed == 0
 
 
+async def test_a_request_that_is_cut_off(secure: Site, trusting: ssl.SSLContext) -> None:
+    """A client that goes within its head, without the end that TLS has for that, is not answered: no error of ours."""
+    async with await trio.open_tcp_stream(*secure.address[:2]) as transport:
+        stream = trio.SSLStream(transport, trusting, server_hostname="localhost")
+        await stream.send_all(b"GET /health/live HTTP/1.1\r\nHo")
+        await transport.send_eof()
+        with trio.fail_after(5):
+            while await transport.receive_some():
+                pass
+    assert secure.services.counters.crashed == 0
+
+
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x00\x05hello", bytes(100)])
 async def test_no_tls(secure: Site, data: bytes) -> None:
     """What is no TLS handshake ends the connection, at once, and is counted."""
