@@ -67,7 +67,8 @@ class Slots:
     come first.
 
     Attributes:
-        total, per_key, per_address: the bounds; may be changed at any time, and hold for those that come.
+        total, per_key, per_address: the bounds; may be changed at any time, and hold for those that come, and after
+            `look_again` for those that wait.
         taken: places taken now.
     """
 
@@ -129,6 +130,11 @@ class Slots:
     def take_over(self, key_id: str, host: str | None = None) -> Slot:
         """Take a place whatever the bounds are: for a session that is open already."""
         return self._take(_places(key_id, host))
+
+    def look_again(self) -> None:
+        """Have all who wait see whether there is a place by now: a bound has changed."""
+        for lot in list(self._waiting.values()):
+            lot.unpark_all()
 
     def give_back(self, places: tuple[Place, ...]) -> None:
         """Free a place and wake, at each of its bounds, one who waits there."""

@@ -124,6 +124,7 @@ class DoorState:
         self.line.per_address = limits.max_handshakes_per_address
         self.slots.total, self.slots.per_key = limits.max_connections, limits.max_connections_per_key
         self.slots.per_address = limits.max_connections_per_address
+        self.slots.look_again()
         self.guard.failures.per_minute = limits.bad_credentials_per_minute
         self.ticket_pace.rate = limits.tickets_per_second
         self.request_pace.rate = limits.requests_per_second

@@ -93,6 +93,34 @@ async def test_a_control_upgrade_waits_for_a_place_of_its_address(site: Site, co
         await first.close()
 
 
+@pytest.mark.parametrize("config", [limited(max_connections_per_address=1, hold=5)])
+async def test_a_bound_that_is_raised_while_somebody_waits(site: Site, config: Config) -> None:
+    """Control upgrades that wait for places are let in by a reload that makes some, as many as there are now."""
+    first = await connect(site, "203.0.113.7")
+    outcomes: list[str] = []
+
+    async def wait() -> None:
+        try:
+            agent = await connect(site, "203.0.113.7", "/ws/control/acme", **{"X-API-Key": "nr_live_good"})
+        except Rejected as error:
+            outcomes.append(error.error_code)
+        else:
+            outcomes.append(str(await agent.receive())[:10])
+            await agent.kill()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(wait)
+        while site.door.state.slots.waiting < 3:
+            await trio.lowlevel.checkpoint()
+        services = site.door.state.services
+        limits = attrs.evolve(services.config.limits, max_connections_per_address=4)
+        services.config = attrs.evolve(services.config, limits=limits)
+        site.door.reconfigure()
+    assert outcomes == ["control k1"] * 3
+    await first.close()
+
+
 async def knock(site: Site, address: str, data: bytes = b"") -> RawClient:
     """Connect from this address through a TCP proxy, and send this."""
     client = await site.raw()
