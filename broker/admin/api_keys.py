@@ -84,10 +84,11 @@ async def revoke(action: Action) -> Answer:
     bound to is killed before, and the key is revoked only when all its agents have confirmed that.
     """
     action.body.done()
+    kill = _wants_kill(action)
     record, services = await _existing(action), action.services
     present = await action.store(read_presence(services.layout, record.organization_id))
     agents = [session for session in present if session.presence.key_id == record.key_id]
-    if action.query.get("kill") == "true":
+    if kill:
         await _kill_first(action, record)
     after = await action.store(
         revoke_key(
@@ -96,6 +97,14 @@ async def revoke(action: Action) -> Answer:
     )
     action.note("key revoked", org=record.organization_id, key_id=record.key_id, agents=len(agents))
     return json_answer(200, {**_shown(action, after), "agents": [_agent(session) for session in agents]})
+
+
+def _wants_kill(action: Action) -> bool:
+    """Whether the query asks for a kill; a slip in it must not revoke without one: nothing would reach the agents."""
+    kill = action.query.get("kill", "false")
+    if kill not in ("true", "false") or action.query.keys() - {"kill"}:
+        raise bad_request("the query may be kill=true or kill=false, nothing else")
+    return kill == "true"
 
 
 async def _kill_first(action: Action, record: KeyRecord) -> None:

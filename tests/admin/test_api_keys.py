@@ -109,6 +109,17 @@ async def test_killing_before_revoking(site: Site) -> None:
     assert unbound.status == 409
 
 
+@pytest.mark.parametrize("query", ["kill=1", "kill=True", "kill=", "kil=true", "kill=true&wait=5"])
+async def test_a_kill_that_is_not_understood(site: Site, query: str) -> None:
+    """A query that is not understood revokes nothing: perhaps it asks for the kill that has to come first."""
+    made = site.key("wf")
+    refused = await site.ask("DELETE", f"{KEYS}/{made.record.key_id}?{query}")
+    assert (refused.status, refused.error_code) == (400, "bad_request")
+    (listed,) = (await site.ask("GET", KEYS)).json["keys"]
+    assert listed["status"] == "active"
+    assert (await site.ask("DELETE", f"{KEYS}/{made.record.key_id}?kill=false")).status == 200
+
+
 async def test_keys_of_others(site: Site) -> None:
     """A key is reached by its own organization's path only."""
     made = site.key()
