@@ -60,8 +60,8 @@ class Conversation:
     Args:
         wire: the connection.
         bounds: sizes and times.
-        turn: is awaited before a request is looked at, unless it is the first and need not be waited for: thousands
-            that arrive in the same moment are not answered in one pass of the loop.
+        turn: is awaited before a request, or a further piece of one, is looked at, unless it is the first and need not
+            be waited for: thousands that arrive in the same moment are not answered in one pass of the loop.
     """
 
     def __init__(self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -220,6 +220,8 @@ class Conversation:
             if room <= 0:
                 raise refusal(431, ErrorCode.HEAD_TOO_LARGE, "the request head is too large", close=True)
             await self._feed(min(room, RECEIVE_BYTES))
+            if self._turn is not None:
+                await self._turn()
 
     async def _body(self) -> bytes:
         conn = self._h11

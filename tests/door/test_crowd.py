@@ -157,17 +157,21 @@ async def test_requests_of_a_crowd(site: Site) -> None:
 
 
 @pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
-async def test_further_requests_of_a_crowd(site: Site) -> None:
-    """So are those that arrive in the same moment over connections that were kept, be they sent ahead or not."""
+@pytest.mark.parametrize("before", [2 * PLAIN, PLAIN + PLAIN[:9], PLAIN[:9]])
+async def test_further_requests_of_a_crowd(site: Site, before: bytes) -> None:
+    """So are those that arrive in the same moment over connections that were kept, and the rests of those begun."""
     requests = site.door.state.requests
     clients = [socket.create_connection(site.address) for _ in range(CROWD)]
     for client in clients:
-        client.sendall(2 * PLAIN)
+        client.sendall(before)
         client.setblocking(False)
-    await answers(clients, 2)
+    await answers(clients, before.count(b"\r\n\r\n"))
+    while site.services.counters.accepted < CROWD:
+        await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
     at_once, requests.at_once, requests.at_least = requests.at_once, 0, 0.0
     for client in clients:
-        client.sendall(PLAIN)
+        client.sendall(PLAIN if before.endswith(b"\r\n\r\n") else PLAIN[9:])
     await let_through(requests, CROWD, at_once)
     await answers(clients, 1)
     for client in clients:
