@@ -1,6 +1,7 @@
 """One API key as it is stored. The key itself is stored nowhere, only its SHA-256."""
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -10,6 +11,9 @@ import orjson
 from broker.store.errors import DamagedKey
 from broker.store.replies import fields
 from broker.store.sealer import Sealer
+from protocol.errors import ProtocolError
+from protocol.fields import MAX_INTEGER
+from protocol.ids import check_id
 
 SignatureRule = Literal["required", "optional"]
 
@@ -118,8 +122,8 @@ def decode_key(key_hash: str, reply: object, sealer: Sealer) -> KeyRecord | None
     try:
         return KeyRecord(
             hash=key_hash,
-            key_id=found["key_id"],
-            organization_id=found["organization_id"],
+            key_id=_id(found, "key_id"),
+            organization_id=_id(found, "organization_id"),
             workflow_id=found.get("workflow_id") or None,
             secret_key=secret_key,
             previous_secret=previous_secret,
@@ -127,7 +131,7 @@ def decode_key(key_hash: str, reply: object, sealer: Sealer) -> KeyRecord | None
             channels=_globs(found.get("channels") or "[]"),
             status=KeyStatus(found["status"]),
             expires_at=int(expires) if expires else None,
-            version=int(found.get("version") or 1),
+            version=_version(found.get("version") or "1"),
             name=found.get("name", ""),
             signature=SIGNATURE_RULES.get(found.get("signature", "")),
             created_at=int(found.get("created_at") or 0),
@@ -143,3 +147,17 @@ def _globs(channels: str) -> tuple[str, ...]:
     if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
         raise ValueError("channels is no array of strings")
     return tuple(globs)
+
+
+def _id(found: Mapping[str, str], name: str) -> str:
+    try:
+        return check_id(found[name], name)
+    except ProtocolError as error:
+        raise ValueError(error.message) from None
+
+
+def _version(text: str) -> int:
+    version = int(text)
+    if not 0 < version < MAX_INTEGER:
+        raise ValueError("version is out of range")
+    return version

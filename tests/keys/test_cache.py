@@ -322,7 +322,18 @@ async def test_a_change_that_cannot_be_read(setup: Setup, valkey: Valkey, payloa
     assert found.refusal(0) == "revoked"
 
 
-@pytest.mark.parametrize("damage", ["HDEL status", "HDEL organization_id", "HSET channels 5", "HSET channels [5]"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "HDEL status",
+        "HDEL organization_id",
+        "HSET organization_id !",
+        "HSET key_id !",
+        "HSET channels 5",
+        "HSET channels [5]",
+        "HSET version 9007199254740991",
+    ],
+)
 async def test_a_key_that_somebody_has_damaged(
     setup: Setup, valkey: Valkey, damage: str, autojump_clock: MockClock
 ) -> None:
