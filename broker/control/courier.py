@@ -65,11 +65,9 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     if missed is None:
         epoch = None if position is None else position.epoch
         missed = await _read_missed(room, Position(epoch, since, since_ms), services)
-    for publication in missed:
-        if publication.seq <= upto:
+    for publication in [*missed, *asked]:
+        if publication.seq <= upto:  # what is above that a large room is still about to tell, in its turn
             await _carry_publication(member, publication, services)
-    for publication in asked:
-        await _carry_publication(member, publication, services)
     if generation == member.generation and not member.snapshot_due:
         member.note_sent(upto, upto_ms)
 

@@ -21,7 +21,7 @@ from broker.store.snapshot import Snapshot
 from broker.wire import PeerLimits, PlainWire, open_peer
 from protocol.frames import text_frame
 from protocol.states import State
-from tests.control.making import KEY, policy, snapshot, stored, unconnected_plane
+from tests.control.making import KEY, change, policy, snapshot, stored, unconnected_plane
 
 LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
 
@@ -112,6 +112,23 @@ async def test_what_a_room_is_still_telling_is_not_told_twice(monkeypatch: pytes
         session.room.accept(policy(2, 1002))
         await session.spawned[1]()
         assert [(await session.receive())["new_version"] for _ in range(2)] == [1, 2]
+
+
+async def test_what_a_room_is_still_telling_is_asked_for_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that a large room knows of before its sessions do is sent again, although an older state comes first."""
+    async with served() as session:
+        assert (await session.receive())["type"] == "initial_state"
+        monkeypatch.setattr(room_module, "AT_ONCE", 0)
+        session.room.accept(change(1, State.NORMAL, ms=1001))
+        session.room.accept(change(2, State.PAUSED, ms=1002))
+        session.member.miss()
+        assert (await session.receive())["type"] == "initial_state"
+        await wait_all_tasks_blocked()
+        [tell] = session.spawned
+        await tell()
+        [pending] = session.member.pending.all()
+        assert pending.resent
+        assert [(await session.receive())["state"] for _ in range(2)] == ["Normal", "Paused"]
 
 
 async def test_another_log_while_a_snapshot_is_on_its_way() -> None:
