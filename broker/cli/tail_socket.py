@@ -10,7 +10,7 @@ from trio_websocket import WebSocketConnection
 
 from broker.cli.errors import Failure
 from broker.cli.tailing import Printer
-from broker.cli.websocket import Headers, stay_connected
+from broker.cli.websocket import SILENT_SECONDS, Headers, stay_connected
 from protocol.signing import EMPTY_BODY_HASH, ack_body, body_hash, signature
 
 
@@ -22,10 +22,7 @@ def tail_socket(url: str, token: str, secret: str | None, channels: tuple[str, .
     async def run() -> None:
         async with trio.open_nursery() as tails:
             if events:
-                bearer = [(b"Authorization", f"Bearer {token}".encode())]
-                tails.start_soon(
-                    stay_connected, _join(url, "/ws/"), lambda: bearer, lambda ws: _events(ws, events, printer), printer
-                )
+                tails.start_soon(tail_events, url, events, token, printer)
             for organization in organizations:
                 tails.start_soon(_control, url, organization, token, secret, printer)
 
@@ -52,23 +49,29 @@ def _join(url: str, path: str) -> str:
     return urlunsplit((scheme, parts.netloc, base + path, "", ""))
 
 
-async def _events(websocket: WebSocketConnection, channels: list[str], printer: Printer) -> None:
-    for channel in channels:
-        await websocket.send_message(json.dumps({"type": "subscribe", "channel": channel}))
-    while True:
-        text = await websocket.get_message()
-        message: dict[str, Any] = json.loads(text)
-        match message["type"]:
-            case "ping":
-                await websocket.send_message('{"type": "pong"}')
-            case "subscribed":
-                printer.remark(f"listening on {message['channel']}")
-            case "resync_required":
-                printer.remark(f"{message['channel']}: events may be missing ({message['reason']})")
-            case "error":
-                raise Failure(f"the broker refused: {message['message']}.")
-            case _:
-                printer.message(message["channel"], text)
+async def tail_events(url: str, channels: list[str], token: str, printer: Printer) -> None:
+    """Be a browser that prints what it is shown."""
+    bearer = [(b"Authorization", f"Bearer {token}".encode())]
+
+    async def session(websocket: WebSocketConnection) -> None:
+        for channel in channels:
+            await websocket.send_message(json.dumps({"type": "subscribe", "channel": channel}))
+        while True:
+            text = await websocket.get_message()
+            message: dict[str, Any] = json.loads(text)
+            match message["type"]:
+                case "ping":
+                    await websocket.send_message('{"type": "pong"}')
+                case "subscribed":
+                    printer.remark(f"listening on {message['channel']}")
+                case "resync_required":
+                    printer.remark(f"{message['channel']}: events may be missing ({message['reason']})")
+                case "error":
+                    raise Failure(f"the broker refused: {message['message']}.")
+                case _:
+                    printer.message(message["channel"], text)
+
+    await stay_connected(_join(url, "/ws/"), lambda: bearer, session, printer, SILENT_SECONDS)
 
 
 async def _control(url: str, organization: str, token: str, secret: str | None, printer: Printer) -> None:

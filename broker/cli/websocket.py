@@ -1,6 +1,7 @@
 """A WebSocket client that stays connected as the web client does."""
 
 import json
+import math
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -19,24 +20,31 @@ _MAX_MESSAGE = 64 * 1024 * 1024
 _CONNECT_TIMEOUT = 15.0
 _BACKOFF = (1.0, 30.0)
 
+SILENT_SECONDS = 45.0
+"""An event socket that has not even brought a ping for so long is dead to the web client, however open it looks."""
+
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 Headers = list[tuple[bytes, bytes]]
 Session = Callable[[WebSocketConnection], Awaitable[None]]
 
 
 class _Watched(trio.abc.Stream):
-    """Passes a stream on, and calls `on_end` when the other side ends it.
+    """Passes a stream on, breaks when nothing comes for too long, and calls `on_end` when the other side ends it.
 
-    trio-websocket does not notice when a server goes in the middle of the opening handshake.
+    trio-websocket does not notice when a server goes in the middle of the opening handshake, or without a word.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, silent: float) -> None:
         self._stream = stream
+        self._silent = silent
         self.on_end: Callable[[], None] = lambda: None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
-            data = await self._stream.receive_some(max_bytes)
+            with trio.fail_after(self._silent):
+                data = await self._stream.receive_some(max_bytes)
+        except trio.TooSlowError:
+            raise trio.BrokenResourceError("nothing was heard any more") from None
         except trio.BrokenResourceError:
             self.on_end()
             raise
@@ -54,15 +62,20 @@ class _Watched(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def stay_connected(url: str, headers: Callable[[], Headers], session: Session, printer: Printer) -> None:
-    """Keep a connection, as the web client does: again after 1, 2, 4 … 30 s, unless the broker says not to."""
+async def stay_connected(
+    url: str, headers: Callable[[], Headers], session: Session, printer: Printer, silent: float = math.inf
+) -> None:
+    """Keep a connection, as the web client does: again after 1, 2, 4 … 30 s, unless the broker says not to.
+
+    It is given up when nothing at all comes for `silent` seconds.
+    """
     delay, opened_before = _BACKOFF[0], False
     while True:
         try:
             with trio.fail_after(_CONNECT_TIMEOUT):
                 stream = await _open(url)
             async with stream:
-                ended = await _session(url, stream, headers(), session)
+                ended = await _session(url, _Watched(stream, silent), headers(), session)
             if isinstance(ended, Exception):
                 raise ended
             reason, opened_before, delay = ended, True, _BACKOFF[0]
@@ -90,11 +103,10 @@ async def _open(url: str) -> Stream:
     return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
 
 
-async def _session(url: str, stream: Stream, headers: Headers, session: Session) -> str | Exception:
+async def _session(url: str, watched: _Watched, headers: Headers, session: Session) -> str | Exception:
     """Run one session to its end, and return why it ended, or what kept it from beginning or going on."""
     parts = urlsplit(url)
     ended: str | Exception = ""
-    watched = _Watched(stream)
     try:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(_CONNECT_TIMEOUT) as opening:
