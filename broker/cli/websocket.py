@@ -37,6 +37,7 @@ class _Watched(trio.abc.Stream):
     def __init__(self, stream: Stream, silent: float) -> None:
         self._stream = stream
         self._silent = silent
+        self.ended = False
         self.on_end: Callable[[], None] = lambda: None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -46,11 +47,15 @@ class _Watched(trio.abc.Stream):
         except trio.TooSlowError:
             raise trio.BrokenResourceError("nothing was heard any more") from None
         except trio.BrokenResourceError:
-            self.on_end()
+            self._end()
             raise
         if not data:
-            self.on_end()
+            self._end()
         return data
+
+    def _end(self) -> None:
+        self.ended = True
+        self.on_end()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -99,7 +104,13 @@ async def _open(url: str) -> Stream:
     assert parts.hostname is not None
     if parts.scheme == "wss":
         tls = ssl.create_default_context()
-        return await trio.open_ssl_over_tcp_stream(parts.hostname, parts.port or 443, ssl_context=tls)
+        stream = await trio.open_ssl_over_tcp_stream(parts.hostname, parts.port or 443, ssl_context=tls)
+        try:
+            await stream.do_handshake()  # here, where it is told what is wrong with a certificate
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
     return await trio.open_tcp_stream(parts.hostname, parts.port or 80)
 
 
@@ -126,6 +137,8 @@ async def _session(url: str, watched: _Watched, headers: Headers, session: Sessi
             nursery.cancel_scope.cancel()
     except* (HandshakeError, trio.TooSlowError) as group:
         ended = group.exceptions[0]  # a refusal is raised by a task of the library
+        if watched.ended and isinstance(ended, trio.TooSlowError):
+            ended = trio.BrokenResourceError("the connection was ended without an answer")
     return ended
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.cli.conftest import Shell
 from tests.conftest import Valkey
@@ -108,6 +109,21 @@ def test_refusals_of_a_broker(shell: Shell, broker: BrokerProcess, token: str, c
 def test_a_broker_that_is_not_there(shell: Shell) -> None:
     """Nobody listening is said at once."""
     assert "127.0.0.1:1" in shell("tail", "workflow:a", "--url", "http://127.0.0.1:1", "--token", "x", status=1).stderr
+
+
+def test_a_broker_with_a_certificate_that_is_not_trusted(shell: Shell, tmp_path: Path) -> None:
+    """What is wrong with TLS is said at once, and so is that the URL is not one of a broker with TLS."""
+    issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    files = {"SIGNALBOX_SERVER__TLS_CERTIFICATE": str(certificate), "SIGNALBOX_SERVER__TLS_KEY": str(key)}
+    with broker_process(shell.config, **files) as broker:
+        for url, sentence in (
+            (f"https://{broker.where}", "certificate verify failed"),
+            (broker.url, "the connection was ended without an answer"),
+        ):
+            assert sentence in shell("tail", "workflow:a", "--url", url, "--token", "x", status=1).stderr
 
 
 def test_tail_comes_back_after_a_restart(shell: Shell, broker: BrokerProcess) -> None:
