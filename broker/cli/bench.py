@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import click
 
 from broker.cli.bench_client import Address
-from broker.cli.bench_load import Load, Outcome, Progress, Run
+from broker.cli.bench_load import Load, Outcome, Progress, Run, cpu_of
 from broker.cli.bench_publisher import Plan
 from broker.cli.bench_report import as_record, show
 from broker.cli.errors import Failure
@@ -76,6 +76,8 @@ def bench(
 
     Latency is measured on one clock, so that the broker may be anywhere, but Redis must be reached from here.
     """
+    if pid is not None and cpu_of(pid) is None:
+        raise Failure(f"--pid: there is no process {pid} here whose CPU time can be read.")
     run = secrets.token_hex(4)
     namespace = target.config.events.namespaces[0]
     names = [f"{namespace}:bench-{run}-{number}" for number in range(channels)]

@@ -113,7 +113,7 @@ class Run:
 
     def _set_up(self) -> None:
         load, outcome = self._load, self.outcome
-        cpu, outcome.memory_before = _cpu_of(load.pid), _memory_of(load.pid)
+        cpu, outcome.memory_before = cpu_of(load.pid), _memory_of(load.pid)
         began = heard = time.monotonic()
         ready = 0
         while ready < load.clients:
@@ -134,7 +134,7 @@ class Run:
             self._progress("connecting", ready, load.clients)
         outcome.setup_seconds = time.monotonic() - began
         outcome.memory = _memory_of(load.pid)
-        outcome.setup_cpu = _difference(_cpu_of(load.pid), cpu)
+        outcome.setup_cpu = _difference(cpu_of(load.pid), cpu)
         self._stamps.clear()
 
     def _connect(self) -> None:
@@ -160,7 +160,7 @@ class Run:
                 publisher.stdin.flush()
                 if publisher.stdout.readline() != b"ready\n":
                     raise Failure(_last_words(publisher))
-                cpu = _cpu_of(load.pid)
+                cpu = cpu_of(load.pid)
                 began = last = time.monotonic()
                 self._began = time.monotonic_ns()
                 os.write(publisher.stdin.fileno(), b"0\n")
@@ -173,7 +173,7 @@ class Run:
                         break
                     self._progress("delivering", outcome.delivered, outcome.expected)
                 outcome.seconds = last - began
-                outcome.cpu = _difference(_cpu_of(load.pid), cpu)
+                outcome.cpu = _difference(cpu_of(load.pid), cpu)
                 if publisher.poll():
                     raise Failure(_last_words(publisher))
             finally:
@@ -214,7 +214,7 @@ def _last_words(publisher: Any) -> str:
     return (said.decode().strip().splitlines() or ["the publisher failed"])[-1]
 
 
-def _cpu_of(pid: int | None) -> float | None:
+def cpu_of(pid: int | None) -> float | None:
     """Return the CPU seconds of all threads of a process, None where that cannot be read."""
     if pid is None:
         return None

@@ -73,10 +73,11 @@ def test_the_figures_for_people(broker: Broker) -> None:
         (("--url", "http://127.0.0.1:1"), "cannot connect"),
         (("--token", "nr_live_wrong", "--clients", "1"), "closed with 1008 Invalid or missing token"),
         (("--url", "gopher://x"), "must be http"),
+        (("--pid", "99999999"), "no process 99999999"),
     ],
 )
 def test_what_cannot_be_measured_is_said(broker: Broker, options: tuple[str, ...], why: str) -> None:
-    """A broker that is not there, a key that is wrong, a URL that is none: one sentence, no traceback."""
+    """A broker that is not there, a key that is wrong, a URL or a process that is none: one sentence, no traceback."""
     command = [*COMMAND, "bench", "--config", str(broker.installation.config), "--url", broker.url, *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode in (1, 2)
