@@ -50,7 +50,7 @@ class Body:
         value = self.take(name)
         kinds = int if whole else int | Decimal
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < 2**53):
-            raise bad_request(f"{name} must be a {'whole ' if whole else ''}number that is not negative")
+            raise bad_request(f"{name} must be a {'whole ' if whole else ''}number from 0 to below 2^53")
         return None if value is None else value if whole else float(value)
 
     def texts(self, name: str) -> Sequence[str]:

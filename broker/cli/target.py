@@ -138,7 +138,9 @@ class Target:
                     "Is it stopped, or waiting for the disk? The log of the broker says when it was started again.",
                 )
             if self.dev:
-                return Failure("no dev broker runs on this machine.", "Start one with: make run")
+                return Failure(
+                    f"no dev broker of yours runs here: nothing answers at {where}.", "Start one with: make run"
+                )
             if self.config.redis.url == "embedded":
                 return Failure(f"no broker with an embedded store runs here: nothing answers at {where}.")
             return Failure(f"Redis at {where} cannot be reached: {_first_line(error)}")

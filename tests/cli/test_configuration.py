@@ -196,11 +196,13 @@ def test_redis_that_cannot_be_reached(write_config: Write, tmp_path: Path) -> No
 
 
 def test_no_dev_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--dev without a dev broker tells how to start one."""
+    """--dev without a dev broker tells where it was looked for, and how to start one."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     result = run("keys", "list", "--dev")
     assert result.exit_code == 1
-    assert result.stderr == "signalbox: no dev broker runs on this machine.\nStart one with: make run\n"
+    where = tmp_path / f"signalbox-dev-{os.getuid()}" / "valkey.sock"
+    said = f"no dev broker of yours runs here: nothing answers at {where}."
+    assert result.stderr == f"signalbox: {said}\nStart one with: make run\n"
 
 
 @pytest.mark.parametrize("command", [["kill", "dev", "demo"], ["keys", "list"], ["status", "dev"]])
@@ -213,7 +215,7 @@ async def test_dev_is_not_what_the_environment_names(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for name, value in {"URL": valkey.url, "DATA_DIR": str(tmp_path / "production")}.items():
         monkeypatch.setenv(f"SIGNALBOX_REDIS__{name}", value)
-        assert "no dev broker runs on this machine" in run(*command, "--dev").stderr
+        assert "no dev broker of yours runs here" in run(*command, "--dev").stderr
         monkeypatch.delenv(f"SIGNALBOX_REDIS__{name}")
     assert valkey.client.dbsize() == 0
 
