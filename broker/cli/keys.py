@@ -165,12 +165,12 @@ def revoke(target: Target, key_id: str, kill: bool, as_json: bool) -> None:
     agents = live_agents(target, record)
     if kill:
         kill_first(target, record, as_json)
-    else:
-        warn_of(agents, record)
     try:
         after = target.run(revoke_key(target.layout, key_id, actor=actor(), limits=target.log_limits, sealer=BLINDFOLD))
     except StoreError as error:
         raise Failure(_sentence(error)) from None
+    if not kill:
+        warn_of(agents, record)  # not before: a warning that nobody reads would leave the key as it is
     if as_json:
         print_json({"type": "revoked", **shown_of(after, time.time()), "agents": len(agents)})
     else:

@@ -1,6 +1,9 @@
 """`signalbox kill`, `pause`, `resume` and `status`."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +299,22 @@ def test_revoking_names_the_agents_that_are_cut_off(
         assert "s1" in result.stderr
         assert "s2" not in result.stderr
         assert "1 connected agent cut off" in result.stdout
+
+
+def test_a_key_is_revoked_though_nobody_reads_the_warning(
+    shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
+) -> None:
+    """A pipe into `head` that has seen enough does not leave a key in force."""
+    key_id = shell.json_line("keys", "add", "--org", org, "--workflow", "wf")["key_id"]
+    command = [sys.executable, "-m", "broker", "keys", "revoke", key_id, "--config", str(shell.config)]
+    with agents(valkey, org, confirm, Addressee("s1", key_id, "wf")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            subprocess.run(command, stdout=writer, stderr=writer)
+        finally:
+            os.close(writer)
+    assert {key["key_id"]: key["status"] for key in shell.json("keys", "list")}[key_id] == "revoked"
 
 
 @pytest.mark.parametrize("obeys", [True, False])
