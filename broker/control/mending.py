@@ -87,8 +87,6 @@ class Mender:
             assert epoch is not None
             if entry.seq > room.seq:
                 room.accept(Publication(epoch, entry.seq, entry.ms, entry.message))
-        if read.complete:
-            room.settled()
         return read.complete
 
     async def _load(self, room: Room, lost: bool = False) -> None:

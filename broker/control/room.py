@@ -147,11 +147,6 @@ class Room:
             if publication.epoch == snapshot.epoch and publication.seq > self.seq:
                 self.accept(publication)
 
-    def settled(self) -> None:
-        """The replica has been found right: what still waits for something before it came from elsewhere."""
-        for seq in [seq for seq in self._ahead if seq <= self.seq]:
-            del self._ahead[seq]
-
     @property
     def has_gap(self) -> bool:
         """Whether publications wait for one that has not come."""

@@ -1,0 +1,157 @@
+"""Bringing a room level with the store: page by page, from a snapshot, and with what the store has lost."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from broker.control import mending as module
+from broker.control.mending import READ_SECONDS, Mender
+from broker.control.replica import Replica
+from broker.control.room import Room
+from broker.link.address import Address
+from broker.link.link import Link
+from broker.observe import Counters
+from broker.store.drive import Call
+from broker.store.layout import Layout
+from broker.store.limits import LogLimits
+from tests.conftest import Valkey
+from tests.control.broker import LAYOUT, ORG, publisher
+
+WINDOW = 300.0
+
+
+def room_of(counters: Counters) -> Room:
+    """A room that knows nothing yet."""
+    return Room(
+        Replica(ORG, WINDOW, 3600),
+        counters=counters,
+        clock=lambda: 0.0,
+        spawn=lambda _task: None,
+        delivered=lambda _publication, _addressees: None,
+        doubt=lambda _room, _why: None,
+        unknown=lambda _room, _publication: None,
+    )
+
+
+@attrs.define(eq=False)
+class Site:
+    """A room, what mends it, and its store."""
+
+    valkey: Valkey
+    link: Link
+    counters: Counters = attrs.field(factory=Counters)
+    room: Room = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.room = room_of(self.counters)
+
+    async def mend(self, call: Call | None = None) -> list[Any]:
+        """Mend once; returns what was logged."""
+        with capture_logs() as logs:
+            limits = LogLimits()
+            log = structlog.get_logger("test")
+            await Mender(Layout(), call or self.link.call, WINDOW, limits, log, self.counters).mend(self.room)
+        return [line["event"] for line in logs]
+
+    def policies(self, count: int) -> None:
+        """Publish so many messages that no snapshot holds."""
+        for number in range(count):
+            publisher(self.valkey).policy_invalidated(ORG, "p", number)
+
+
+@pytest.fixture
+async def site(valkey: Valkey, nursery: trio.Nursery) -> AsyncIterator[Site]:
+    """A room of an organization in which one thing has happened, which it does not know yet."""
+    link = Link(Address.parse(valkey.url), "test")
+    await nursery.start(link.run)
+    publisher(valkey).pause(ORG, "wf")
+    yield Site(valkey, link)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_store_that_does_not_answer(autojump_clock: MockClock) -> None:
+    """It is not waited for without end: the room is tried again."""
+
+    async def silence(*_: object) -> object:
+        await trio.sleep_forever()
+
+    mender = Mender(Layout(), silence, WINDOW, LogLimits(), structlog.get_logger("test"), Counters())
+    began = trio.current_time()
+    with trio.fail_after(60), pytest.raises(trio.TooSlowError):
+        await mender.mend(room_of(Counters()))
+    assert trio.current_time() - began == READ_SECONDS
+
+
+async def test_as_many_pages_as_it_takes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was missed is read to its end, also when it is more than a page."""
+    monkeypatch.setattr(module, "PAGE", 2)
+    await site.mend()
+    site.policies(5)
+    assert await site.mend() == []
+    assert (site.room.seq, len(site.room.replica.recent(0))) == (6, 5)
+
+
+async def test_a_store_that_takes_its_time(site: Site) -> None:
+    """The messages of the window are read so much later than the snapshot, and reach as far back all the same."""
+    site.policies(1)
+    client: Any = site.valkey.client
+    [(policy_id, _)] = client.xrevrange(LAYOUT.log(ORG), count=1)
+    policy_ms = int(policy_id.split(b"-")[0])
+
+    async def late(*words: Any) -> object:
+        reply: Any = await site.link.call(*words)
+        if words == ("TIME",):
+            return [b"%d" % (policy_ms // 1000 + WINDOW + READ_SECONDS), reply[1]]
+        return reply
+
+    await site.mend(late)
+    assert [each.ms for each in site.room.replica.recent(0)] == [policy_ms]
+
+
+async def test_a_log_that_does_not_reach_back(site: Site) -> None:
+    """The first snapshot of a room is no repair, another one is: it is counted and said."""
+    assert await site.mend() == []
+    assert site.counters.control_repairs == 0
+    site.policies(3)
+    site.valkey.client.xtrim(LAYOUT.log(ORG), maxlen=1, approximate=False)
+    assert await site.mend() == ["fresh snapshot for all sessions"]
+    assert (site.room.seq, site.counters.control_repairs, site.counters.restored) == (4, 1, 0)
+
+
+async def test_a_store_that_has_lost_its_data(site: Site) -> None:
+    """What the room knows better is written back, counted and said."""
+    await site.mend()
+    site.valkey.client.flushall()
+    assert await site.mend() == [
+        "the store had lost decisions; they were written back",
+        "fresh snapshot for all sessions",
+    ]
+    assert (site.counters.restored, site.counters.control_repairs) == (1, 1)
+    assert site.valkey.client.hexists(LAYOUT.workflows(ORG), "wf")
+
+
+async def test_entries_that_a_flood_pushed_out(site: Site) -> None:
+    """How many were lost before the room was opened is not its affair; each loss after that is said once."""
+    client: Any = site.valkey.client
+
+    def cut(total: int, left: int) -> None:
+        client.hset(LAYOUT.meta(ORG), "capped", total)
+        client.xtrim(LAYOUT.log(ORG), maxlen=left, approximate=False)
+
+    cut(7, 1)
+    assert (await site.mend(), site.room.capped) == ([], 7)
+    assert (await site.mend(), site.room.capped) == ([], 7)
+    site.policies(1)
+    cut(8, 10)
+    assert (await site.mend(), site.room.capped) == (["the log's size cap has cut entries"], 8)
+    assert await site.mend() == []
+    site.policies(3)
+    cut(10, 1)
+    said = ["the log's size cap has cut entries", "fresh snapshot for all sessions"]
+    assert (await site.mend(), site.room.capped) == (said, 10)
