@@ -10,7 +10,9 @@ from tests.conftest import Valkey
 from tests.store.helpers import LAYOUT, done
 
 CHANNEL = "workflow:a"
-KEPT = HistorySettings({"workflow": History(size=100, ttl=60.0)})
+FRAME_HEAD = 10
+"""Bytes before the payload of a frame at the most (RFC 6455 section 5.2), unmasked."""
+KEPT = HistorySettings({"workflow": History(size=1000, ttl=60.0)})
 
 
 def publish(valkey: Valkey, number: int) -> str:
@@ -30,6 +32,17 @@ def test_what_was_missed(valkey: Valkey) -> None:
     assert [json.loads(event)["number"] for _, event in missed] == [2, 3]
     assert [json.loads(event)["offset"] for _, event in missed] == offsets[2:]
     assert done(valkey, history_since(LAYOUT, CHANNEL, offsets[3], 1 << 20)) == (True, [])
+
+
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_as_much_as_there_is_room_for(valkey: Valkey, count: int) -> None:
+    """The bound is what the frames have together: at it all are told, one byte below it none."""
+    offsets = [publish(valkey, number) for number in range(count + 1)]
+    _, missed = done(valkey, history_since(LAYOUT, CHANNEL, offsets[0], 1 << 20))
+    assert [offset for offset, _ in missed] == offsets[1:]
+    most = sum(len(event) + FRAME_HEAD for _, event in missed)
+    assert done(valkey, history_since(LAYOUT, CHANNEL, offsets[0], most)) == (True, missed)
+    assert done(valkey, history_since(LAYOUT, CHANNEL, offsets[0], most - 1)) == (False, [])
 
 
 def test_what_is_no_longer_there(valkey: Valkey) -> None:

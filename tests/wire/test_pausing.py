@@ -35,3 +35,13 @@ async def test_who_never_relents_is_paused_without_a_break(autojump_clock: trio.
         else:
             await trio.sleep(0.0001)
     assert trio.current_time() - began < 11
+
+
+async def test_a_pause_that_lasts_too_long(mock_clock: trio.testing.MockClock) -> None:
+    """What counts is for how long the peer was held back, not for how long it should have been."""
+    pausing = Pausing()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pausing.pause, 1.0)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3.0)
+    assert pausing.seconds == 3.0
