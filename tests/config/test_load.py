@@ -156,6 +156,10 @@ def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
             "debug.echo_path: must not begin with one of the broker's own: api, health, healthz, ws (line 2)",
         ),
         ("[limits]\nmax_fragments = " + "1" * 5000, "not valid TOML: a number has too many digits (at line 2)"),
+        (
+            "[limits]\nmax_fragments = " + "1" * 4300 + "\nmax_connections = " + "1" * 4301,
+            "not valid TOML: a number has too many digits (at line 3)",
+        ),
         ("x = " + "[" * 20000, "not valid TOML: its arrays or tables are nested too deeply"),
         (
             "[limits]\nmax_fragments = 0x" + "f" * 5000,

@@ -1,21 +1,31 @@
 """A configuration is taken up while the broker runs, whole or not at all, and no connection is closed by it."""
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
+import pytest
+import structlog
 import trio
 import trustme
+from structlog.testing import capture_logs
 
-from broker.config import Config, loads
-from broker.daemon.reload import NEEDS_RESTART, changed_keys, effective
+from broker import observe
+from broker.config import Admin, Config, ConfigError, Events, Log, Problem, Redis, loads
+from broker.daemon.notify import Notifier
+from broker.daemon.reload import NEEDS_RESTART, Reloader, changed_keys, effective
 from tests.conftest import Valkey
 from tests.support.process import BrokerProcess, broker_process
+from tests.support.whole import Whole, whole_broker
 from tests.support.ws_client import WsClient
 
 KEYS = [
@@ -130,6 +140,97 @@ async def test_certificates_are_renewed(valkey: Valkey, tmp_path: Path) -> None:
             async with await WsClient.connect((host, int(port)), target, tls=second) as new:
                 await _subscribes(new, "workflow:2")
             await _subscribes(old, "workflow:3")
+
+
+@attrs.frozen(eq=False)
+class Site:
+    """A broker in this process that can be told to reload, and what it told the service manager."""
+
+    whole: Whole
+    manager: socket.socket
+    reloader: Reloader
+
+    def told(self) -> list[str]:
+        """What has come since the last time."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.manager.recv(4096).decode())
+        return found
+
+
+@contextlib.asynccontextmanager
+async def reloading(valkey: Valkey, folder: Path, reread: Callable[[], Config] | None) -> AsyncIterator[Site]:
+    """Run a broker for the length of the block."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.setblocking(False)
+        async with whole_broker(valkey.url, Config()) as whole:
+            notifier = Notifier(str(folder / "notify"))
+            yield Site(whole, manager, Reloader(whole.broker, notifier, reread, lambda: "serving"))
+
+
+def as_it_was(valkey: Valkey, **sections: Any) -> Config:
+    """The configuration of such a broker, but for some sections."""
+    return attrs.evolve(Config(), **{"redis": Redis(url=valkey.url), "admin": Admin(bind=""), **sections})
+
+
+async def test_what_is_said_of_a_reload(valkey: Valkey, tmp_path: Path) -> None:
+    """The service manager is told of its beginning and its end, and people of what it has changed and what not."""
+    new = as_it_was(valkey, redis=Redis(url=valkey.url, prefix="other"), events=Events(ping_interval=7))
+    async with reloading(valkey, tmp_path, lambda: new) as site:
+        asked = trio.Event()
+        with capture_logs() as logs:
+            async with trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    if asked.is_set():
+                        nursery.cancel_scope.cancel()
+                    asked.set()
+                    await trio.lowlevel.checkpoint()
+
+                nursery.start_soon(site.reloader.run, ask)
+        begun, ended = site.told()
+        assert begun.startswith("RELOADING=1\nMONOTONIC_USEC=")
+        assert ended == "READY=1\nSTATUS=serving; a restart is needed for redis.prefix"
+        assert [line["changed"] for line in logs if line["event"] == "configuration reloaded"] == [
+            ["events.ping_interval"]
+        ]
+        config = site.whole.broker.config
+        assert (config.redis.prefix, config.events.ping_interval) == ("", 7)
+
+
+async def test_a_reload_that_is_refused_is_one_line(valkey: Valkey, tmp_path: Path) -> None:
+    """A line break in a complaint would be another assignment to the service manager."""
+
+    def wrong() -> Config:
+        raise ConfigError([Problem("redis.url", "is\nSTOPPING=1")])
+
+    async with reloading(valkey, tmp_path, wrong) as site:
+        assert site.reloader.reload() == "serving; reload refused: redis.url: is STOPPING=1"
+
+
+async def test_nothing_to_reload(valkey: Valkey, tmp_path: Path) -> None:
+    """Without a configuration a reload changes nothing, and says so."""
+    async with reloading(valkey, tmp_path, None) as site:
+        with capture_logs() as logs:
+            assert site.reloader.reload() == "serving"
+    assert "not reloaded: there is no configuration to read" in [line["event"] for line in logs]
+
+
+async def test_the_level_of_the_log(valkey: Valkey, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It changes with a reload."""
+    observe.configure(format="json")
+    async with reloading(valkey, tmp_path, lambda: as_it_was(valkey, log=Log(level="error"))) as site:
+        try:
+            site.reloader.reload()
+            capsys.readouterr()
+            observe.get_logger().warning("unheard")
+            observe.get_logger().error("heard")
+            assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["heard"]
+        finally:
+            observe.set_level("info")
+            structlog.reset_defaults()
 
 
 def test_the_guide_names_what_waits_for_a_restart() -> None:

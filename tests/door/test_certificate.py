@@ -1,5 +1,7 @@
 """The certificate and key that a listener is given."""
 
+import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the certificates and keys of two servers, and what is none."""
     folder = tmp_path_factory.mktemp("tls")
     for name in ("one", "two"):
-        issued = trustme.CA().issue_cert("localhost")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / f"{name}.ca")
+        issued = authority.issue_cert("localhost")
         issued.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
         issued.private_key_pem.write_to_path(folder / f"{name}.key")
     key = load_pem_private_key((folder / "one.key").read_bytes(), None)
@@ -65,3 +69,18 @@ def test_files_that_are_no_pair(files: Path, certificate: str, key: str, says: l
         server_context(files / certificate, files / key)
     found = [(problem.key, problem.message) for problem in caught.value.problems]
     assert found == [(name, message.format(files)) for name, message in says]
+
+
+def test_what_a_listener_speaks(files: Path) -> None:
+    """HTTP/1.1 with clients that would rather have HTTP/2, and no TLS before 1.2."""
+    context = server_context(files / "one.crt", files / "one.key")
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    theirs = ssl.create_default_context(cafile=files / "one.ca")
+    theirs.set_alpn_protocols(["h2", "http/1.1"])
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = theirs.wrap_bio(back, there, server_hostname="localhost")
+    server = context.wrap_bio(there, back, server_side=True)
+    for end in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert (client.selected_alpn_protocol(), server.selected_alpn_protocol()) == ("http/1.1", "http/1.1")

@@ -15,7 +15,7 @@ import pytest
 import structlog
 import trio
 
-from broker.link.directory import DirectoryLock, dev_directory, socket_path
+from broker.link.directory import LOCK_NAME, DirectoryLock, dev_directory, socket_path
 from broker.link.embedded import EmbeddedServer, find_server
 from broker.link.errors import LinkDown, StartupError
 from broker.link.link import Link
@@ -102,14 +102,20 @@ async def test_dev_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert not list(Path(runtime).iterdir())
 
 
-@pytest.mark.parametrize("harm", ["mode", "link", "file"])
+ROOT_ALONE = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+
+
+@pytest.mark.parametrize("harm", ["mode", "link", "file", pytest.param("owner", marks=ROOT_ALONE)])
 def test_dev_directory_of_somebody_else(harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that others may enter, a symbolic link or a file in its place is not trusted."""
+    """A directory that others own or may enter, a symbolic link or a file in its place is not trusted."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     place = tmp_path / f"signalbox-dev-{os.getuid()}"
     if harm == "mode":
         place.mkdir()
         place.chmod(0o755)
+    elif harm == "owner":
+        place.mkdir(mode=0o700)
+        os.chown(place, 12345, -1)
     elif harm == "link":
         (tmp_path / "real").mkdir(mode=0o700)
         place.symlink_to(tmp_path / "real")
@@ -216,6 +222,26 @@ async def test_a_lock_that_another_has(place: Path, autojump_clock: trio.testing
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208  as before
     lock.release()
     assert not DirectoryLock.is_held(place)
+    (await DirectoryLock.acquire(place, private=False)).release()
+
+
+async def test_a_lock_that_leads_elsewhere(place: Path) -> None:
+    """A symbolic link in its place is not followed: what it names is neither emptied nor asked."""
+    place.mkdir(mode=0o700)
+    victim = place / "victim"
+    lock = await DirectoryLock.acquire(place, private=True)
+    (place / LOCK_NAME).rename(victim)
+    (place / LOCK_NAME).symlink_to(victim)
+    assert not DirectoryLock.is_held(place)
+    lock.release()
+    with pytest.raises(StartupError, match="cannot be written"):
+        await DirectoryLock.acquire(place, private=True)
+    assert victim.read_text() == f"{os.getpid()}\n"
+
+
+async def test_a_directory_that_is_removed_meanwhile(place: Path) -> None:
+    """The broker before us takes its directory away at its end: that is a reason to make it again, not to give up."""
+    assert DirectoryLock._try(place / LOCK_NAME) is None
     (await DirectoryLock.acquire(place, private=False)).release()
 
 

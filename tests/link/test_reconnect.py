@@ -135,7 +135,7 @@ async def test_stalled_while_connecting(server: Server, nursery: trio.Nursery) -
 
 async def test_replica(server: Server, nursery: trio.Nursery) -> None:
     """A server that turns into a replica is left at its first refusal, and taken again when it is primary again."""
-    link = Link(server.address, "test", backoff=QUICK)
+    link = Link(server.address, "test", backoff=QUICK, ping_interval=3600)
     await nursery.start(link.run)
     server.command("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(redis.exceptions.ReadOnlyError):

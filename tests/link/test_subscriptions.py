@@ -265,6 +265,9 @@ async def test_restored_after_a_kill(server: Server, nursery: trio.Nursery) -> N
     assert server.client.publish("p:1", "y") == 1
     await heard.wait_for(2)
     assert channels_then == [count + 2]
+    link.leave("for this test")
+    await eventually(lambda: link.generation == 3)
+    assert link.pushes == 2, "also those of former connections"
 
 
 async def test_restored_with_nothing_to_restore(server: Server, nursery: trio.Nursery) -> None:
