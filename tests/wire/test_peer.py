@@ -211,7 +211,8 @@ async def test_it_is_settled_once_everything_read_is_dealt_with() -> None:
             listening.cancel_scope.cancel()
 
     with trio.fail_after(10):
-        async with serving(suspend) as served, await WsClient.connect(served.address, "/") as client:
+        limits = attrs.evolve(LIMITS, close_timeout=0.05)  # nobody reads the client's goodbye
+        async with serving(suspend, limits) as served, await WsClient.connect(served.address, "/") as client:
             await client.send("hi")
             await served.ended()
     assert settled == [False]
