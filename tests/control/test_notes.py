@@ -113,7 +113,7 @@ async def test_notes_are_bounded(store: Store, member: Member, monkeypatch: pyte
 async def test_handed_over_is_not_gone(
     store: Store, services: ControlServices, nursery: trio.Nursery, handed_over: bool
 ) -> None:
-    """A session that ends owing an ack is gone, unless another process goes on with it and waits for that."""
+    """A session that is taken up is reported, and gone at its end, unless another process goes on with it."""
     await nursery.start(services.rooms.run)
     nursery.start_soon(services.receipts.run)
     waited = CarriedAck.of(Pending(KILL, addressee=True))
@@ -129,5 +129,5 @@ async def test_handed_over_is_not_gone(
                 peer.hand_over()
             session.cancel_scope.cancel()
     await services.receipts.settled()
-    assert [note[2] for note in store.notes] == ([] if handed_over else ["gone"])
+    assert [note[2] for note in store.notes] == [peer.id, *([] if handed_over else ["gone"])]
     assert not services.members
