@@ -21,7 +21,7 @@ PAGE = 500
 """Entries of the log that are read at once."""
 
 READ_SECONDS = 10.0
-"""How long the store may take for one page, or for a snapshot."""
+"""How long the store may take for one answer: a large organization needs many."""
 
 MAX_ROUNDS = 1000
 """Pages that are read for one mending at the most."""
@@ -65,11 +65,14 @@ class Mender:
         """
         try:
             for _ in range(MAX_ROUNDS):
-                with trio.fail_after(READ_SECONDS):
-                    if await self._read_on(room):
-                        return
+                if await self._read_on(room):
+                    return
         except (ProtocolError, ValueError, LookupError, TypeError) as error:
             raise Refused(f"unreadable: {error}") from error
+
+    async def _ask(self, *words: object) -> object:
+        with trio.fail_after(READ_SECONDS):
+            return await self._call(*words)
 
     async def _read_on(self, room: Room) -> bool:
         """Take one page of the log, or a snapshot; tell whether the room is level."""
@@ -77,7 +80,7 @@ class Mender:
         if position is None:
             await self._load(room)
             return True
-        read = await run(self._call, read_log(self._layout, room.organization_id, position, PAGE))
+        read = await run(self._ask, read_log(self._layout, room.organization_id, position, PAGE))
         self._note_capped(room, read.capped)
         if read.gap:
             await self._load(room, lost=read.lost)
@@ -92,11 +95,12 @@ class Mender:
     async def _load(self, room: Room, lost: bool = False) -> None:
         if lost:
             await self._restore(room)
-        snapshot = await run(self._call, read_snapshot(self._layout, room.organization_id))
+        asked_at = trio.current_time()
+        snapshot = await run(self._ask, read_snapshot(self._layout, room.organization_id))
         self._note_capped(room, snapshot.capped)
         # so much later than the snapshot this may be, and still it reaches as far back as the window before that
-        window = self._window + READ_SECONDS + 1
-        recent = await run(self._call, read_recent(self._layout, room.organization_id, window))
+        window = self._window + trio.current_time() - asked_at + READ_SECONDS + 1
+        recent = await run(self._ask, read_recent(self._layout, room.organization_id, window))
         if room.ready.is_set():
             self._counters.control_repairs += 1
             had = room.replica.position
@@ -134,7 +138,7 @@ class Mender:
         assert room.replica.position is not None
         known = room.replica.stored()
         restored = await run(
-            self._call,
+            self._ask,
             restore(self._layout, room.organization_id, known, room.replica.position, limits=self._limits),
         )
         if restored.changed:

@@ -24,6 +24,9 @@ from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, publisher
 
 WINDOW = 300.0
+WORKFLOWS = 20_000
+STORED = b'1 Normal {"workflow_id":"%s","state":"Normal","version":1,"reason":null,"updated_at":0,%s}'
+REST = b'"message_id":"m","actor":null,"at":0'
 
 
 def room_of(counters: Counters) -> Room:
@@ -86,6 +89,30 @@ async def test_a_store_that_does_not_answer(autojump_clock: MockClock) -> None:
     with trio.fail_after(60), pytest.raises(trio.TooSlowError):
         await mender.mend(room_of(Counters()))
     assert trio.current_time() - began == READ_SECONDS
+
+
+async def test_a_large_organization_and_a_slow_store(autojump_clock: MockClock) -> None:
+    """As long as each answer comes in time the room is made right, however many there are."""
+    room = room_of(Counters())
+    began = trio.current_time()
+    since_ms = 0
+
+    async def answer(*words: object) -> object:
+        nonlocal since_ms
+        await trio.sleep(0.2)
+        now = 1000 + trio.current_time() - began
+        if words[0] == "EVALSHA":
+            names = (str(number).encode() for number in range(WORKFLOWS))
+            stored = {name: STORED % (name, REST) for name in names}
+            return [b"e1", b"1", b"1", b"%d" % (now * 1000), b"0", b"0", stored, {}]
+        if words[0] == "XRANGE":
+            since_ms = int(str(words[2]))
+            return []
+        return [int(now), 0] if words[0] == "TIME" else b"PONG"
+
+    await Mender(Layout(), answer, WINDOW, LogLimits(), structlog.get_logger("test"), Counters()).mend(room)
+    assert since_ms <= (1000.2 - WINDOW) * 1000
+    assert len(room.replica.workflows) == WORKFLOWS
 
 
 async def test_as_many_pages_as_it_takes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

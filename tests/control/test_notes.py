@@ -129,5 +129,7 @@ async def test_handed_over_is_not_gone(
                 peer.hand_over()
             session.cancel_scope.cancel()
     await services.receipts.settled()
-    assert [note[2] for note in store.notes] == [peer.id, *([] if handed_over else ["gone"])]
+    taken_up, *ended = store.notes
+    assert taken_up == ("deliver", "b1", peer.id, KEY.key_id, "-")
+    assert [note[2] for note in ended] == ([] if handed_over else ["gone"])
     assert not services.members
