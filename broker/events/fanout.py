@@ -91,6 +91,11 @@ class FanOut:
                 continue
             if channel.has_gap:  # whoever asks for what came after his last event must not have seen a later one
                 await self._tell_of_gap(channel, turn)
+            if self.rate.is_cut(channel):
+                self._drop(channel.name, len(payloads))
+                continue
+            if self.rate.is_due(channel):
+                await self._tell_of_flood(channel, turn)
             admitted = self.rate.admit(channel, len(payloads), began)
             if admitted < len(payloads):
                 self._drop(channel.name, len(payloads) - admitted)
@@ -164,7 +169,14 @@ class FanOut:
         while True:
             turn = Turn()
             for channel in await self.rate.next_to_tell():
+                await self._tell_of_flood(channel, turn)
+
+    async def _tell_of_flood(self, channel: Channel, turn: Turn) -> None:
+        """Tell every subscriber of a channel that publications were dropped, once, before anything newer."""
+        async with self._telling:
+            if self.rate.is_due(channel):
                 await self._deliver(channel, text_frame(encode(ResyncRequired(channel.name, FLOOD))), 1, turn)
+                self.rate.note_told(channel)
 
     def _drop(self, channel: str, count: int) -> None:
         self._counters.publications_dropped[ErrorCode.RATE_LIMITED] += count

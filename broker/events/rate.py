@@ -10,7 +10,8 @@ BURST_SECONDS = 2.0
 """So many seconds' worth of publications may come at once."""
 
 TOLD_AFTER = 1.0
-"""Seconds from the first publication that is dropped to the word to subscribers, which speaks for all until then."""
+"""Seconds from the first publication that is dropped to the word to subscribers. All that comes until then is dropped,
+too: a client that has seen something newer would not ask for what is missing, should it be gone before the word."""
 
 
 class PublicationRate:
@@ -23,6 +24,7 @@ class PublicationRate:
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
         self._above: dict[int, Channel] = {}
+        self._due: dict[int, Channel] = {}
         self._bell = Doorbell()
 
     def admit(self, channel: Channel, count: int, now: float) -> int:
@@ -37,11 +39,24 @@ class PublicationRate:
             self._bell.ring()
         return admitted
 
+    def is_cut(self, channel: Channel) -> bool:
+        """Whether nothing may pass: something was dropped, and what is newer comes behind the word of that."""
+        return id(channel) in self._above
+
+    def is_due(self, channel: Channel) -> bool:
+        """Whether it is time to tell subscribers, before anything newer."""
+        return id(channel) in self._due
+
+    def note_told(self, channel: Channel) -> None:
+        """Take note that subscribers have been told."""
+        self._due.pop(id(channel), None)
+
     async def next_to_tell(self) -> list[Channel]:
         """Wait for channels whose subscribers have missed something; each is given once for a second of it."""
         await self._bell.wait()
         await trio.sleep(TOLD_AFTER)
         self._bell.forget()
         channels = list(self._above.values())
+        self._due.update(self._above)
         self._above.clear()
         return channels

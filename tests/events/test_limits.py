@@ -65,6 +65,41 @@ async def test_a_flood_is_cut_and_told(
     nursery.cancel_scope.cancel()
 
 
+async def test_nothing_newer_passes_before_a_flood_is_told_of(
+    hub: Hub, channel: Channel, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A client that goes before it hears of the flood has seen nothing behind it, and asks for all of it by `since`."""
+    counters, client = Counters(), Client()
+    fan_out = FanOut(hub, counters, 65536, publications_per_second=0.1)
+    await nursery.start(fan_out.run)
+    channel.join("s", client)
+    for offset in ("1-1", "1-2"):
+        await fan_out.on_batch([push(payload(offset))])
+    fan_out.rate.per_second = 100
+    await fan_out.on_batch([push(payload("1-3"))])
+    assert client.got == ["1-1"]
+    await trio.sleep(5)
+    await fan_out.on_batch([push(payload("1-4"))])
+    assert client.got == ["1-1", "resync_required", "1-4"]
+    assert counters.publications_dropped["rate_limited"] == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_flood_is_told_of_before_anything_newer_also_if_nobody_has_yet(
+    hub: Hub, channel: Channel, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What comes when it is time tells of it by itself: once."""
+    client = Client()
+    fan_out = FanOut(hub, Counters(), 65536, publications_per_second=0.1)
+    channel.join("s", client)
+    await fan_out.on_batch([push(payload("1-1")), push(payload("1-2"))])
+    fan_out.rate.per_second = 100
+    assert await fan_out.rate.next_to_tell() == [channel]
+    for offset in ("1-3", "1-4"):
+        await fan_out.on_batch([push(payload(offset))])
+    assert client.got == ["1-1", "resync_required", "1-3", "1-4"]
+
+
 async def test_each_flood_is_told_of_once(hub: Hub, channel: Channel, autojump_clock: trio.testing.MockClock) -> None:
     """A channel whose flood was told is not told of again when it is another one that is above its rate."""
     other, rate = hub.hold("workflow:other"), PublicationRate(1)
