@@ -21,7 +21,7 @@ from broker.config import Config, ConfigError, Redis, load
 from broker.config.load import DEFAULT_PATH, Check
 from broker.publisher import Publisher
 from broker.store.drive import run_sync
-from broker.store.errors import DamagedKey, SealError, WrongSchema
+from broker.store.errors import DamagedKey, DamagedWorkflow, SealError, WrongSchema
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
 from broker.store.master_key import open_sealer
@@ -119,7 +119,7 @@ class Target:
                 self._checked = True
                 run_sync(self.client, check_schema(self.layout))
             yield
-        except (DamagedKey, WrongSchema) as error:
+        except (DamagedKey, DamagedWorkflow, WrongSchema) as error:
             raise Failure(f"{error}.") from None
         except RedisError as error:
             raise self.unreachable(error) from None

@@ -28,6 +28,13 @@ class DamagedKey(StoreError, ValueError):
         super().__init__(f"the stored key {key_id} is damaged: {why}")
 
 
+class DamagedWorkflow(StoreError, ValueError):
+    """What is stored of a workflow is not as this Signalbox writes it."""
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(f"what is stored of workflow {workflow_id} is damaged")
+
+
 class SealError(StoreError, ValueError):
     """A secret cannot be sealed or unsealed: the master key is missing, another, or the secret was altered."""
 

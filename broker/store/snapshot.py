@@ -5,6 +5,7 @@ from typing import Final
 import attrs
 import orjson
 
+from broker.store.errors import DamagedWorkflow
 from broker.store.layout import Layout
 from broker.store.replies import blob, integer, items, maybe_text, pairs, text
 from broker.store.request import Operation, Pause, command, load_script
@@ -71,7 +72,10 @@ class Snapshot:
 
 
 def read_snapshot(layout: Layout, organization_id: str) -> Operation[Snapshot]:
-    """Read an organization: position, workflows and open receipts in one atomic call."""
+    """Read an organization: position, workflows and open receipts in one atomic call.
+
+    Raises DamagedWorkflow.
+    """
     reply = yield SNAPSHOT(
         (layout.meta(organization_id), layout.workflows(organization_id), layout.open(organization_id))
     )
@@ -79,7 +83,7 @@ def read_snapshot(layout: Layout, organization_id: str) -> Operation[Snapshot]:
     now_ms = integer(now)
     decoded: dict[str, StoredWorkflow] = {}
     for number, (name, value) in enumerate(pairs(workflows), start=1):
-        decoded[text(name)] = decode_stored(blob(value))
+        decoded[text(name)] = _decode(text(name), value)
         if number % _BETWEEN_PAUSES == 0:
             yield Pause()
     return Snapshot(
@@ -93,9 +97,19 @@ def read_snapshot(layout: Layout, organization_id: str) -> Operation[Snapshot]:
 
 
 def read_workflow(layout: Layout, organization_id: str, workflow_id: str) -> Operation[StoredWorkflow | None]:
-    """Read one workflow; None if it never changed."""
+    """Read one workflow; None if it never changed.
+
+    Raises DamagedWorkflow.
+    """
     value = yield command("HGET", layout.workflows(organization_id), workflow_id)
-    return None if value is None else decode_stored(blob(value))
+    return None if value is None else _decode(workflow_id, value)
+
+
+def _decode(workflow_id: str, value: object) -> StoredWorkflow:
+    try:
+        return decode_stored(blob(value))
+    except (ValueError, LookupError, TypeError):
+        raise DamagedWorkflow(workflow_id) from None
 
 
 def decode_stored(value: bytes) -> StoredWorkflow:

@@ -339,3 +339,17 @@ def test_revoke_with_kill_of_a_key_for_everything(shell: Shell, org: str) -> Non
     """What runs with an unbound key is not known, so that the operator has to say what to kill."""
     key_id = shell.json_line("keys", "add", "--org", org)["key_id"]
     assert "is bound to no workflow" in shell("keys", "revoke", key_id, "--kill", status=1).stderr
+
+
+@pytest.mark.parametrize(
+    "value", ["", "1", "1 Killed {", "1 Killed {}", "1 Killed 5", '1 Killed {"workflow_id": 5, "state": 5}']
+)
+def test_a_damaged_workflow_is_named(shell: Shell, org: str, valkey: Valkey, value: str) -> None:
+    """What somebody has written over the state of a workflow cannot be shown, and the sentence says of which."""
+    shell("pause", org, "good")
+    valkey.client.hset(LAYOUT.workflows(org), "evil", value)
+    for command in (("status", org), ("kill", org, "--all")):
+        assert "what is stored of workflow evil is damaged." in shell(*command, status=1).stderr
+    if value.startswith("1 Killed "):
+        assert shell.json_line("kill", org, "evil")["version"] == 2
+        assert "evil" in shell("status", org).stdout
