@@ -31,14 +31,24 @@ class Store:
     """Answers as it is told to, and knows when it applied something."""
 
     error: Exception | None = None
+    takes: bytes | None = None  # whatever holds these words, also while it refuses the rest
     applied_at: list[float] = attrs.field(factory=list)
 
-    async def call(self, *_words: object) -> object:
+    async def call(self, *words: object) -> object:
         await trio.lowlevel.checkpoint()
-        if self.error is not None:
+        if self.error is not None and not (self.takes and any(self.takes in bytes(each) for each in map(_raw, words))):
             raise self.error
         self.applied_at.append(trio.current_time())
         return [b"applied", 1, 1, 1, b"e", b"m", b"", 0]
+
+
+def _raw(word: object) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()
+
+
+def kill(workflow: str) -> bytes:
+    """Return a publication that kills a workflow."""
+    return json.dumps({"type": "state_change", "workflow_id": workflow, "state": "Killed"}).encode()
 
 
 def desk_at(store: Store, counters: Counters) -> InputDesk:
@@ -83,10 +93,57 @@ async def test_a_store_that_refuses_for_long(nursery: trio.Nursery, autojump_clo
     assert not counters.control_inputs_refused
     await trio.sleep(3)
     assert counters.control_inputs_refused == {"store_error": 2}
+    assert desk.waiting == 0, "their places are free again"
     store.error = None
     await desk.accept(b"control:acme", FLAG)
     await trio.sleep(2)
     assert counters.control_applied == {"applied": 1}
+
+
+async def test_a_refusal_from_before_the_store_was_away(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The time in which nobody was there to refuse anything does not count."""
+    store, counters = Store(ResponseError("LOADING")), Counters()
+    desk = desk_at(store, counters)
+    await nursery.start(desk.run)
+    await desk.accept(b"control:acme", FLAG)
+    await trio.sleep(5)
+    store.error = LinkDown("away")
+    await trio.sleep(2 * GIVE_UP_SECONDS)
+    store.error = ResponseError("LOADING")
+    await trio.sleep(5)
+    store.error = None
+    await trio.sleep(2)
+    assert (counters.control_applied, counters.control_inputs_refused) == ({"applied": 1}, {})
+
+
+@pytest.mark.parametrize(("refused", "within"), [(FLAG, 0.0), (kill("bad"), 0.1)])
+async def test_a_kill_is_tried_at_once(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, refused: bytes, within: float
+) -> None:
+    """However long the store has refused what is before it: a pause for that is none for the kill."""
+    store, counters = Store(ResponseError("no"), takes=b"good"), Counters()
+    desk = desk_at(store, counters)
+    await nursery.start(desk.run)
+    await desk.accept(b"control:acme", refused)
+    await trio.sleep(GIVE_UP_SECONDS / 2 + 0.1)
+    heard_at = trio.current_time()
+    await desk.accept(b"control:acme", kill("good"))
+    await trio.sleep(5)
+    [applied_at] = store.applied_at
+    assert applied_at - heard_at <= within
+
+
+async def test_an_end_without_a_link(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever is not connected hears nothing: the end waits for what was heard before, and for no answer."""
+    store = Store()
+    desk = desk_at(store, Counters())
+    await nursery.start(desk.run)
+    await desk.accept(b"control:acme", PAUSE)
+    with trio.fail_after(10):
+        await desk.finish()
+    assert len(store.applied_at) == 1
 
 
 async def test_places_are_given_back(

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 from broker.control.acks import Pending
 from broker.control.carried import CarriedAck, CarriedSession
@@ -74,6 +76,15 @@ async def test_errors_do_not_pile_up(line: Line) -> None:
     assert line.services.counters.messages_refused["invalid_json"] == 1
 
 
+async def test_an_overflow_is_mended(line: Line) -> None:
+    """Whatever it was that found no room: what waited is gone with it, and a snapshot is due."""
+    line.member.holding = line.member.snapshot_due = False
+    line.stall()
+    while line.member.peer.send(text_frame(bytes(100_000))):
+        pass
+    assert (line.member.holding, line.member.snapshot_due) == (True, True)
+
+
 async def test_no_second_copy_before_the_first_has_left(line: Line) -> None:
     """A client that does not read is not sent again what it will find anyway; the attempt counts all the same."""
     line.member.holding = False
@@ -113,6 +124,33 @@ async def test_fewer_attempts_than_before(line: Line) -> None:
     assert taken.attempts == line.services.config.control.ack_attempts
 
 
+async def test_a_place_in_one_log_is_none_in_another(line: Line) -> None:
+    """A session that starts over has been sent nothing of the log that follows: else messages of that are left out."""
+    line.member.note_sent(9, 1009)
+    line.member.begin(2, 3, 1003)
+    assert (line.member.sent_seq, line.member.sent_ms) == (0, 0)
+
+
+async def test_handed_over_before_it_has_joined(line: Line) -> None:
+    """A session that is handed over again before its room was ready goes on from where the process before last was."""
+    line.member.resumed_at = Position("e1", 4, 1004)
+    assert line.member.carry(None).position == Position("e1", 4, 1004)
+
+
+async def test_what_another_has_sent_is_sent_again(
+    line: Line, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A kill that was not acknowledged to the process before is sent again by this one, in its time."""
+    waited = CarriedAck.of(Pending(change(6, State.KILLED), addressee=True))
+    nursery.start_soon(line.services.resends.run)
+    line.member.take_up(CarriedSession(KEY, "nr_live_x", "first", None, (waited,), 1, 0, 0.0, None, 0, silent=False))
+    line.member.holding = False
+    await trio.sleep(line.services.config.control.ack_timeout + 0.1)
+    assert line.services.counters.control_resent == 1
+    assert b"Killed" in line.client.recv(65536)
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("addressee", [True, False])
 async def test_what_is_waited_for_is_carried_as_it_is(line: Line, addressee: bool) -> None:
     """Another process sends again what is to be sent again, as often as is left, and counts whom the receipt counts."""
@@ -148,5 +186,7 @@ async def test_signers_are_given_back(line: Line) -> None:
     """A session that goes on with a new secret lets go of the old one, and at its end of that."""
     line.member.sign_with("second")
     assert (line.member.secret, len(line.services.signers)) == ("second", 1)
+    assert line.member._alternative is not None
+    assert line.member._alternative.secret == "first", "what was its own is now the other one"
     line.member.leave()
     assert len(line.services.signers) == 0
