@@ -4,8 +4,10 @@ The client in the field never comes back after a refusal. So an upgrade waits a 
 a limit that is reached, and is refused only when that did not help.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
+import attrs
 import trio
 
 from broker.door.address import ClientAddress
@@ -14,7 +16,7 @@ from broker.door.slots import Full, Slot
 from broker.door.state import DoorState
 from broker.http.answer import Refused, refusal
 from broker.http.request import Request
-from broker.keys.admission import Admission, Refusal, admit
+from broker.keys.admission import Admission, Refusal, admit, judge
 from broker.keys.errors import KeysUnavailable
 from broker.observe import Repeated
 from broker.store.key_record import KeyRecord
@@ -84,7 +86,27 @@ async def admit_control(
         slot = await state.slots.take_within(record.key_id, deadline - trio.current_time(), address.counted)
     except Full as full:
         raise full.refused() from None
+    with ExitStack() as undecided:
+        undecided.enter_context(slot)
+        admission = attrs.evolve(admission, record=await _still_good(request, address, state, api_key, deadline))
+        undecided.pop_all()
     return api_key, admission, slot
+
+
+async def _still_good(
+    request: Request, address: ClientAddress, state: DoorState, api_key: str, deadline: float
+) -> KeyRecord:
+    """Return the record of a key after the wait for a place: it may have been revoked meanwhile, or have expired.
+
+    A revocation frees places itself, and would let those in who wait with the very same key.
+    """
+    record = state.services.keys.recall(api_key) or await _look_up_patiently(api_key, state, deadline)
+    verdict = judge(record, state.services.clock())
+    if verdict is not None:
+        _log_refusal(state.say, request, address, record, verdict)
+        raise refusal(verdict.status, verdict.code, verdict.message)
+    assert record is not None
+    return record
 
 
 async def _identify_agent(

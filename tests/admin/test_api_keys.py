@@ -3,9 +3,13 @@
 import time
 
 import pytest
+import trio
 
 from broker.admin import api_keys
-from tests.admin.site import ORG, Site
+from broker.store.drive import run_sync
+from broker.store.keys import revoke_key
+from tests.admin.site import ORG, Site, running_site
+from tests.conftest import Valkey
 from tests.support import Rejected
 
 KEYS = f"/api/v1/orgs/{ORG}/api-keys"
@@ -90,6 +94,31 @@ async def test_revoking(site: Site) -> None:
     again = await site.ask("POST", f"{KEYS}/{made.record.key_id}/rotate")
     assert (again.status, again.error_code) == (409, "api_key_revoked")
     assert (await site.ask("DELETE", f"{KEYS}/{made.record.key_id}")).status == 200
+
+
+async def test_revoked_while_an_agent_waits_for_a_place(valkey: Valkey) -> None:
+    """The places that a revocation frees let no agent in that was waiting for one with the same key."""
+    async with running_site(valkey, None, max_connections_per_key=1) as site:
+        made = site.key("wf")
+        slots = site.broker.door.state.slots
+        async with await site.agent(made.api_key) as agent, trio.open_nursery() as nursery:
+            await agent.receive_type("initial_state")
+            outcomes: list[str] = []
+
+            @nursery.start_soon
+            async def wait() -> None:
+                try:
+                    async with await site.agent(made.api_key) as second:
+                        outcomes.append(str(await second.receive()))
+                except Rejected as error:
+                    outcomes.append(error.error_code)
+
+            while not slots.waiting:
+                await trio.lowlevel.checkpoint()
+            run_sync(valkey.client, revoke_key(site.broker.layout, made.record.key_id))
+            assert (await agent.wait_closed()).code == 4401
+        assert outcomes == ["api_key_revoked"]
+        assert slots.taken == 0
 
 
 async def test_killing_before_revoking(site: Site) -> None:
