@@ -20,7 +20,10 @@ from broker.wire.plain import PlainWire, WireBroken, describe_address
 __all__ = ["AdminListener"]
 
 MAX_CONNECTIONS = 64
-"""Connections to the admin listener at one time; further ones wait in the kernel's queue."""
+"""Connections to the admin listener at one time; further ones wait in the kernel's queue.
+
+From half of it on none is kept for another request: idle ones would keep an operator out.
+"""
 
 IDLE_SECONDS = 75.0
 """Longer than scrapers wait between two scrapes, so that they keep their connection."""
@@ -114,8 +117,10 @@ class AdminListener:
             bounds = self._bounds()
             conversation = Conversation(wire, bounds)
             deadline = trio.current_time() + bounds.handshake_timeout
-            while await conversation.answer(await self._reception.answer(conversation, deadline, wire.remote)):
-                pass
+            keep = True
+            while keep:
+                answer = await self._reception.answer(conversation, deadline, wire.remote)
+                keep = await conversation.answer(answer, keep=not self._gate.is_crowded)
             await conversation.linger()
         except (WireBroken, ConnectionOver):
             pass

@@ -4,10 +4,12 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from broker.admin import listener
-from tests.admin.site import TOKEN, running_site
+from broker.admin.listener import MAX_CONNECTIONS
+from tests.admin.site import TOKEN, Site, running_site
 from tests.conftest import Valkey
 from tests.support import RawClient
 
@@ -64,3 +66,14 @@ async def test_on_a_unix_socket(valkey: Valkey, tmp_path: Path, token_file: Path
         async with await RawClient.connect(str(path)) as client:
             headers = {"Authorization": f"Bearer {TOKEN}"}
             assert (await client.request("GET", "/status", headers)).json["ready"] is True
+
+
+async def test_idle_connections_keep_no_operator_out(site: Site) -> None:
+    """However many have asked for something and stay, the next one is answered at once."""
+    idle = [await RawClient.connect(site.admin) for _ in range(MAX_CONNECTIONS)]
+    for client in idle:
+        assert (await client.request("GET", "/status")).status == 401
+    with trio.fail_after(5):
+        assert (await site.ask("GET", "/status")).status == 200
+    for client in idle:
+        await client.aclose()
