@@ -17,7 +17,7 @@ SIGNALBOX = [sys.executable, "-m", "broker"]
 
 def test_a_bug_is_one_sentence(shell: Shell, valkey: Valkey) -> None:
     """Even what nobody foresaw ends without a traceback, in exit status 1."""
-    valkey.client.hset(Layout().workflows("acme"), "wf", "what no Signalbox writes")
+    valkey.client.hset(Layout().meta("acme"), "seq", "what no Signalbox writes")
     command = [*SIGNALBOX, "status", "acme", "--config", str(shell.config)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
