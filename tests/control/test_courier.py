@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,18 +13,19 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.control import room as room_module
-from broker.control.courier import run_courier
+from broker.control.courier import _read_missed, run_courier
 from broker.control.member import Member
 from broker.control.replica import Replica, known_workflow
 from broker.control.room import Room
+from broker.link.errors import LinkDown
 from broker.observe import Counters
-from broker.store.snapshot import Snapshot
-from broker.wire import PeerLimits, PlainWire, open_peer
+from broker.store.snapshot import Position, Snapshot
+from broker.wire import Peer, PeerLimits, PlainWire, open_peer
 from protocol.frames import text_frame
 from protocol.states import State
 from tests.control.making import KEY, change, policy, snapshot, stored, unconnected_plane
 
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=0.05)
 
 
 @attrs.frozen(eq=False)
@@ -52,6 +54,19 @@ class Session:
             self._unread.extend(await self.client.receive_some())
 
 
+def room_of(spawned: list[Callable[[], Awaitable[Any]]]) -> Room:
+    """Return an empty room; what it would have a task for is in `spawned`."""
+    return Room(
+        Replica("acme", 300, 3600),
+        counters=Counters(),
+        clock=time.time,
+        spawn=spawned.append,
+        delivered=lambda _publication, _addressees: None,
+        doubt=lambda _room, _why: None,
+        unknown=lambda _room, _publication: None,
+    )
+
+
 def load(room: Room, taken: Snapshot, *recent: int) -> None:
     """Begin a life of a room."""
     workflows = {name: known_workflow(each) for name, each in taken.workflows.items()}
@@ -63,15 +78,7 @@ async def served() -> AsyncIterator[Session]:
     """Serve a session in an empty room that is ready."""
     services = unconnected_plane().services
     spawned: list[Callable[[], Awaitable[Any]]] = []
-    room = Room(
-        Replica("acme", 300, 3600),
-        counters=Counters(),
-        clock=services.clock,
-        spawn=spawned.append,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
+    room = room_of(spawned)
     load(room, snapshot())
     ours, theirs = socket.socketpair()
     client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
@@ -148,3 +155,83 @@ async def test_another_log_while_a_snapshot_is_on_its_way() -> None:
             message = await session.receive()
             versions += [message["new_version"]] if message["type"] == "policy_invalidated" else []
         assert session.member.sent_seq == 3
+
+
+async def test_what_waited_is_not_told_again_behind_a_snapshot() -> None:
+    """A session that is mended gets what waited for it with that, once."""
+    async with served() as session:
+        assert (await session.receive())["type"] == "initial_state"
+        await wait_all_tasks_blocked()
+        session.member.peer.send(text_frame(b"[0%b]" % (b" " * 900_000)))
+        session.room.accept(policy(1, 1001))
+        assert len(session.member.backlog) == 1
+        session.member.miss()
+        assert await session.receive() == [0]
+        assert (await session.receive())["type"] == "initial_state"
+        assert (await session.receive())["new_version"] == 1
+        await wait_all_tasks_blocked()
+        session.room.accept(policy(2, 1002))
+        assert (await session.receive())["new_version"] == 2
+
+
+async def test_something_is_lost_while_a_snapshot_is_on_its_way() -> None:
+    """Nobody knows what it was: nothing of that snapshot counts as sent, and all that goes with it comes again."""
+    async with served() as session:
+        assert (await session.receive())["type"] == "initial_state"
+        large = {
+            name: attrs.evolve(each, workflow=attrs.evolve(each.workflow, reason="r" * 60_000))
+            for name, each in ((name, stored(name, State.NORMAL, 1)) for name in map(str, range(20)))
+        }
+        load(session.room, snapshot(9, large), 8, 9)
+        await wait_all_tasks_blocked()
+        assert session.member.peer.pending_bytes
+        session.member.miss()
+        versions: list[int] = []
+        with trio.fail_after(10):
+            while len(versions) < 4:
+                message = await session.receive()
+                versions += [message["new_version"]] if message["type"] == "policy_invalidated" else []
+        assert versions == [8, 9, 8, 9]
+
+
+async def test_a_session_that_has_not_heard_of_its_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was sent of the former one is no place in the new one: another process must not go on from there."""
+    plane = unconnected_plane()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = Peer(PlainWire(ours), LIMITS)
+        assert plane.carry(peer) is None
+        member = plane.services.members[peer] = Member(plane.services, peer, KEY, "nr_live_x")
+
+        def place() -> Position | None:
+            carried = plane.carry(peer)
+            assert carried is not None
+            return carried.position
+
+        async with trio.open_nursery() as rooms:
+            await rooms.start(plane.services.rooms.run)
+            room = plane.services.rooms.enter(member)
+            load(room, snapshot(5))
+            room.join(member)
+            member.note_sent(5, 1005)
+            assert place() == Position("e1", 5, 1005)
+            monkeypatch.setattr(room_module, "AT_ONCE", 0)  # as in a large room, which is told by and by
+            load(room, snapshot(7, epoch="e2"))
+            assert place() is None
+            rooms.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", [LinkDown("away"), [b"e1", b"9", b"1009", [], b"0", b"0"]])
+async def test_a_log_that_cannot_tell_what_was_missed(answer: Exception | list[object]) -> None:
+    """Be the store away, or the log trimmed past it: what is known here is told, and the session goes on."""
+
+    async def call(*_words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    room = room_of([])
+    load(room, snapshot(9), 8, 9)
+    found = await _read_missed(room, Position("e1", 1, 1001), unconnected_plane(call).services)
+    assert [each.seq for each in found] == [8, 9]
