@@ -40,6 +40,7 @@ class Feed(trio.abc.Stream):
         deliver: what is given messages, here or by the library.
         ended: the library has finished with the stream: a close handshake was completed, or it met a protocol error.
         fresh: nothing of what was read last has been dealt with.
+        holding: not all that was read last has been dealt with: it waits for its turn, or is held back.
         over: the library is told that there is no more, whatever comes.
         eof: the peer has ended the stream, or the connection broke.
         turns: the turnstiles that this connection passes, which others pass too.
@@ -48,8 +49,8 @@ class Feed(trio.abc.Stream):
 
     __slots__ = (
         "_allowance", "_counted", "_frames_per_second", "_inflater", "_max_fragments", "_on_violation", "_outbox",
-        "_pause", "_pausing", "_violation", "deliver", "ended", "eof", "fresh", "on_flood", "over", "patience",
-        "scanner", "turns", "wire",
+        "_pause", "_pausing", "_violation", "deliver", "ended", "eof", "fresh", "holding", "on_flood", "over",
+        "patience", "scanner", "turns", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +65,7 @@ class Feed(trio.abc.Stream):
     ) -> None:
         self.wire = wire
         self.scanner = scanner
-        self.ended = self.over = self.eof = self.fresh = False
+        self.ended = self.over = self.eof = self.fresh = self.holding = False
         self._outbox = outbox
         self._on_violation = on_violation
         self._violation: ProtocolError | None = None
@@ -115,6 +116,7 @@ class Feed(trio.abc.Stream):
 
     async def _receive_checked(self, max_bytes: int | None) -> bytes:
         """Return what the peer sends; b"" at its end, and once it has broken the rules."""
+        self.holding = False
         if self._violation is not None:
             await trio.lowlevel.checkpoint()
             return self._judge(self._violation)
@@ -128,6 +130,7 @@ class Feed(trio.abc.Stream):
         if not data:
             await self._note_end()
             return b""
+        self.holding = True
         reads = self.turns.reads
         if reads is not None and not reads.pass_at_once():
             await reads.take_turn()

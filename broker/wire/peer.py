@@ -105,8 +105,8 @@ class Peer:
 
     @property
     def has_unread(self) -> bool:
-        """Whether the peer has sent something that has not been read."""
-        return self.wire.has_unread()
+        """Whether the peer has sent something that has not been read and dealt with."""
+        return self._feed.holding or self.wire.has_unread()
 
     @property
     def scanner(self) -> FrameScanner:

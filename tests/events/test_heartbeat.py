@@ -75,6 +75,21 @@ async def test_a_pong_that_has_not_been_read_keeps_the_socket(autojump_clock: tr
     assert services.counters.heartbeats_missed == 1
 
 
+async def test_a_pong_behind_what_is_held_back_keeps_the_socket(autojump_clock: trio.testing.MockClock) -> None:
+    """Nor is one whose pong has been read together with what waits for Redis, and comes behind it."""
+    services = surroundings(max_subscriptions=1)
+    events = services.config.events
+    async with session(services) as browser:
+        assert await browser.hear() == {"type": "ping"}
+        await browser.say(*[subscribe("workflow:a")] * 4, {"type": "pong"})
+        await trio.sleep(2 * events.pong_timeout)
+        services.hub.channels[b"workflow:a"].confirmation.confirm(0, 1)
+        assert [(await browser.hear())["type"] for _ in range(4)] == ["subscribed"] * 4
+        assert await browser.hear() == {"type": "ping"}
+        assert await browser.ending() == 4408
+    assert services.counters.heartbeats_missed == 1
+
+
 async def test_a_client_for_which_bytes_wait_is_asked_as_well(autojump_clock: trio.testing.MockClock) -> None:
     """One that has vanished in the middle of what it was sent is found out no later than another."""
     services = surroundings()
