@@ -12,6 +12,7 @@ from broker.admin.services import AdminServices
 from broker.http import Answer, Refused, refusal
 from broker.link.errors import LinkDown
 from broker.store.drive import run
+from broker.store.errors import DamagedKey, DamagedWorkflow, SealError
 from broker.store.request import Operation
 from protocol.codes import ErrorCode
 
@@ -53,7 +54,7 @@ class Action:
             advice: what to do if it cannot be told whether it was done.
 
         Raises:
-            Refused: 503 when the store does not answer, or refuses.
+            Refused: 503 when the store does not answer, or refuses, or holds what nobody can read.
         """
         try:
             with trio.fail_after(PATIENCE):
@@ -63,6 +64,8 @@ class Action:
         except RedisError as error:
             self.services.log.error("the store refuses an operator's request", error=error)
             raise self._unavailable(f"refuses: {error}"[:200], advice) from None
+        except (DamagedKey, DamagedWorkflow, SealError) as error:
+            raise refusal(503, ErrorCode.UNAVAILABLE, str(error)) from None
 
     def note(self, what: str, **fields: object) -> None:
         """Write down in the log what was done, and by whom."""

@@ -7,7 +7,9 @@ import trio
 
 from broker.admin import api_keys
 from broker.store.drive import run_sync
+from broker.store.key_record import hash_of
 from broker.store.keys import revoke_key
+from broker.store.layout import Layout
 from tests.admin.site import ORG, Site, running_site
 from tests.conftest import Valkey
 from tests.support import Rejected
@@ -147,6 +149,16 @@ async def test_a_kill_that_is_not_understood(site: Site, query: str) -> None:
     (listed,) = (await site.ask("GET", KEYS)).json["keys"]
     assert listed["status"] == "active"
     assert (await site.ask("DELETE", f"{KEYS}/{made.record.key_id}?kill=false")).status == 200
+
+
+async def test_a_damaged_key_is_named(site: Site, valkey: Valkey) -> None:
+    """What somebody has changed in Redis by hand is said, whatever is asked about it."""
+    made = (await site.ask("POST", KEYS, {})).json
+    valkey.client.hdel(Layout().key(hash_of(made["api_key"])), "status")
+    for method, path in (("GET", KEYS), ("DELETE", f"{KEYS}/{made['key_id']}")):
+        refused = await site.ask(method, path)
+        assert refused.status == 503
+        assert f"{made['key_id']} is damaged: status is missing" in refused.json["error"]["message"]
 
 
 async def test_keys_of_others(site: Site) -> None:
