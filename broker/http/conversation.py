@@ -61,10 +61,13 @@ class Conversation:
         wire: the connection.
         bounds: sizes and times.
         turn: is awaited before a request, or a further piece of one, is looked at, unless it is the first and need not
-            be waited for: thousands that arrive in the same moment are not answered in one pass of the loop.
+            be waited for: thousands that arrive in the same moment are not answered in one pass of the loop. By
+            itself each lets the other tasks run.
     """
 
-    def __init__(self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, wire: ByteWire, bounds: HttpBounds, turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    ) -> None:
         self._wire = wire
         self._bounds = bounds
         self._turn = turn
@@ -174,10 +177,7 @@ class Conversation:
 
     async def _first(self) -> Request:
         if self._parser is None:
-            data = await self._wire.receive_some(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
-            self._begun = bool(data)
-            if self._turn is not None:
-                await self._turn()
+            data = await self._receive(min(self._bounds.max_head_bytes, RECEIVE_BYTES))
             if request := self._take_first(data):
                 return request
         return self._understand(await self._head())
@@ -196,13 +196,15 @@ class Conversation:
         """Wait for the first byte of another head; returns the deadline of that head."""
         self._begun = bool(self._h11.trailing_data[0])
         if not self._begun:
+            data = b""
             with trio.move_on_after(self._bounds.idle_timeout) as self.idle:
-                await self._feed(RECEIVE_BYTES)
+                data = await self._wire.receive_some(RECEIVE_BYTES)
             self.idle = None
-            if not self._begun:
+            if not data:
                 raise ConnectionOver("idle")
-        if self._turn is not None:
-            await self._turn()
+            self._begun = True
+            self._give(data)
+        await self._turn()
         return trio.current_time() + self._bounds.handshake_timeout
 
     async def _head(self) -> h11.Request:
@@ -219,9 +221,7 @@ class Conversation:
             room = self._bounds.max_head_bytes - len(conn.trailing_data[0])
             if room <= 0:
                 raise refusal(431, ErrorCode.HEAD_TOO_LARGE, "the request head is too large", close=True)
-            await self._feed(min(room, RECEIVE_BYTES))
-            if self._turn is not None:
-                await self._turn()
+            self._give(await self._receive(min(room, RECEIVE_BYTES)))
 
     async def _body(self) -> bytes:
         conn = self._h11
@@ -245,12 +245,14 @@ class Conversation:
             elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
                 return bytes(body)
             elif event is h11.NEED_DATA:
-                await self._feed(RECEIVE_BYTES)
+                self._give(await self._receive(RECEIVE_BYTES))
 
-    async def _feed(self, max_bytes: int) -> None:
+    async def _receive(self, max_bytes: int) -> bytes:
+        """Return what comes of a head or a body, once it is its turn."""
         data = await self._wire.receive_some(max_bytes)
         self._begun = self._begun or bool(data)
-        self._give(data)
+        await self._turn()
+        return data
 
     def _give(self, data: bytes) -> None:
         try:

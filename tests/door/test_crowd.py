@@ -18,6 +18,7 @@ HEAD = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: nr_live_good\r\n\r\n"
 )
 PLAIN = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+WITH_BODY = b"GET /health/live HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n"
 CROWD = 480
 
 
@@ -157,21 +158,29 @@ async def test_requests_of_a_crowd(site: Site) -> None:
 
 
 @pytest.mark.parametrize("config", [Config(limits=Limits(max_connections=1000, close_timeout=1.0))])
-@pytest.mark.parametrize("before", [2 * PLAIN, PLAIN + PLAIN[:9], PLAIN[:9]])
-async def test_further_requests_of_a_crowd(site: Site, before: bytes) -> None:
+@pytest.mark.parametrize(
+    ("before", "answered", "rest"),
+    [
+        (2 * PLAIN, 2, PLAIN),
+        (PLAIN + PLAIN[:9], 1, PLAIN[9:]),
+        (PLAIN[:9], 0, PLAIN[9:]),
+        (PLAIN + WITH_BODY + b"body", 1, b"body"),
+    ],
+)
+async def test_further_requests_of_a_crowd(site: Site, before: bytes, answered: int, rest: bytes) -> None:
     """So are those that arrive in the same moment over connections that were kept, and the rests of those begun."""
     requests = site.door.state.requests
     clients = [socket.create_connection(site.address) for _ in range(CROWD)]
     for client in clients:
         client.sendall(before)
         client.setblocking(False)
-    await answers(clients, before.count(b"\r\n\r\n"))
+    await answers(clients, answered)
     while site.services.counters.accepted < CROWD:
         await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked()
     at_once, requests.at_once, requests.at_least = requests.at_once, 0, 0.0
     for client in clients:
-        client.sendall(PLAIN if before.endswith(b"\r\n\r\n") else PLAIN[9:])
+        client.sendall(rest)
     await let_through(requests, CROWD, at_once)
     await answers(clients, 1)
     for client in clients:
