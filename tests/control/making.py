@@ -1,10 +1,19 @@
-"""Publications and snapshots made by hand, and a control plane without its Redis."""
+"""Publications, snapshots, rooms and sessions made by hand, and a control plane without its Redis."""
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import structlog
 
 from broker.config import Config
+from broker.control.member import Member
 from broker.control.plane import ControlPlane, build_control
 from broker.control.publication import Publication
+from broker.control.replica import Replica
+from broker.control.room import Room
+from broker.control.services import ControlServices
 from broker.keys import KeyCache
 from broker.link.address import Address
 from broker.link.subscriptions import SubscriptionLink
@@ -13,11 +22,15 @@ from broker.store.drive import Call
 from broker.store.key_record import KeyRecord
 from broker.store.layout import Layout
 from broker.store.snapshot import Position, Snapshot, StoredWorkflow
+from broker.wire import Peer, PeerLimits, PlainWire
 from protocol.codec import encode
 from protocol.control import PolicyInvalidated, StateChange, Workflow
 from protocol.states import State
 
 KEY = KeyRecord("0" * 64, "key_1", "acme")
+LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+
+Task = Callable[[], Awaitable[Any]]
 
 
 async def nobody(*_: object) -> object:
@@ -37,6 +50,47 @@ def unconnected_plane(call: Call = nobody) -> ControlPlane:
         counters=counters,
         log=structlog.get_logger("test"),
         broker_id="b1",
+    )
+
+
+@contextmanager
+def connection() -> Iterator[tuple[PlainWire, socket.socket]]:
+    """Return the broker's end of a connection, and the client's, which nobody reads."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield PlainWire(ours), theirs
+
+
+def member_on(wire: PlainWire, services: ControlServices, key: KeyRecord = KEY) -> Member:
+    """Return a session on a connection; it is in no room, and nothing runs for it."""
+    return Member(services, Peer(wire, LIMITS), key, "nr_live_x")
+
+
+def room_of(
+    organization_id: str = "acme",
+    *,
+    counters: Counters | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+    spawned: list[Task] | None = None,
+    doubts: list[str] | None = None,
+) -> Room:
+    """Return a room that knows nothing yet, of a broker that sends each message again for 300 s.
+
+    Args:
+        organization_id: whose it is.
+        counters: are raised.
+        clock: seconds since 1970.
+        spawned: is given what the room would have a task for.
+        doubts: is given why the room doubts that it has heard everything.
+    """
+    return Room(
+        Replica(organization_id, 300.0, 3600),
+        counters=counters or Counters(),
+        clock=clock,
+        spawn=(spawned if spawned is not None else []).append,
+        delivered=lambda _publication, _addressees: None,
+        doubt=lambda _room, why: doubts.append(why) if doubts is not None else None,
+        unknown=lambda _room, _publication: None,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,17 +15,32 @@ from trio.testing import wait_all_tasks_blocked
 from broker.control import room as room_module
 from broker.control.courier import _read_missed, run_courier
 from broker.control.member import Member
-from broker.control.replica import Replica, known_workflow
+from broker.control.replica import known_workflow
 from broker.control.room import Room
 from broker.link.errors import LinkDown
-from broker.observe import Counters
 from broker.store.snapshot import Position, Snapshot
-from broker.wire import Peer, PeerLimits, PlainWire, open_peer
+from broker.wire import PlainWire, open_peer
 from protocol.frames import text_frame
 from protocol.states import State
-from tests.control.making import KEY, change, policy, snapshot, stored, unconnected_plane
+from tests.control.making import (
+    KEY,
+    LIMITS,
+    Task,
+    change,
+    connection,
+    member_on,
+    policy,
+    room_of,
+    snapshot,
+    stored,
+    unconnected_plane,
+)
 
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=0.05)
+LARGE = {
+    name: attrs.evolve(each, workflow=attrs.evolve(each.workflow, reason="r" * 60_000))
+    for name, each in ((name, stored(name, State.NORMAL, 1)) for name in map(str, range(20)))
+}
+"""Workflows of which a snapshot does not go out at once."""
 
 
 @attrs.frozen(eq=False)
@@ -35,7 +50,7 @@ class Session:
     member: Member
     room: Room
     client: trio.SocketStream
-    spawned: list[Callable[[], Awaitable[Any]]]
+    spawned: list[Task]
     _unread: bytearray = attrs.field(factory=bytearray)
 
     async def receive(self) -> Any:
@@ -54,19 +69,6 @@ class Session:
             self._unread.extend(await self.client.receive_some())
 
 
-def room_of(spawned: list[Callable[[], Awaitable[Any]]]) -> Room:
-    """Return an empty room; what it would have a task for is in `spawned`."""
-    return Room(
-        Replica("acme", 300, 3600),
-        counters=Counters(),
-        clock=time.time,
-        spawn=spawned.append,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
-
-
 def load(room: Room, taken: Snapshot, *recent: int) -> None:
     """Begin a life of a room."""
     workflows = {name: known_workflow(each) for name, each in taken.workflows.items()}
@@ -77,12 +79,13 @@ def load(room: Room, taken: Snapshot, *recent: int) -> None:
 async def served() -> AsyncIterator[Session]:
     """Serve a session in an empty room that is ready."""
     services = unconnected_plane().services
-    spawned: list[Callable[[], Awaitable[Any]]] = []
-    room = room_of(spawned)
+    spawned: list[Task] = []
+    room = room_of(clock=time.time, spawned=spawned)
     load(room, snapshot())
     ours, theirs = socket.socketpair()
     client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-    async with client, open_peer(PlainWire(ours), b"", LIMITS) as peer, trio.open_nursery() as tasks:
+    limits = attrs.evolve(LIMITS, close_timeout=0.05)
+    async with client, open_peer(PlainWire(ours), b"", limits) as peer, trio.open_nursery() as tasks:
         peer.start(tasks)
         member = Member(services, peer, KEY, "nr_live_x")
         tasks.start_soon(run_courier, member, room, services)
@@ -142,11 +145,7 @@ async def test_another_log_while_a_snapshot_is_on_its_way() -> None:
     """A session that was being brought up to date when its log was lost gets all of the new one."""
     async with served() as session:
         assert (await session.receive())["type"] == "initial_state"
-        large = {
-            name: attrs.evolve(each, workflow=attrs.evolve(each.workflow, reason="r" * 60_000))
-            for name, each in ((name, stored(name, State.NORMAL, 1)) for name in map(str, range(20)))
-        }
-        load(session.room, snapshot(9, large), 8, 9)
+        load(session.room, snapshot(9, LARGE), 8, 9)
         await wait_all_tasks_blocked()
         assert session.member.peer.pending_bytes
         load(session.room, snapshot(3, epoch="e2"), 2, 3)
@@ -178,11 +177,7 @@ async def test_something_is_lost_while_a_snapshot_is_on_its_way() -> None:
     """Nobody knows what it was: nothing of that snapshot counts as sent, and all that goes with it comes again."""
     async with served() as session:
         assert (await session.receive())["type"] == "initial_state"
-        large = {
-            name: attrs.evolve(each, workflow=attrs.evolve(each.workflow, reason="r" * 60_000))
-            for name, each in ((name, stored(name, State.NORMAL, 1)) for name in map(str, range(20)))
-        }
-        load(session.room, snapshot(9, large), 8, 9)
+        load(session.room, snapshot(9, LARGE), 8, 9)
         await wait_all_tasks_blocked()
         assert session.member.peer.pending_bytes
         session.member.miss()
@@ -197,11 +192,11 @@ async def test_something_is_lost_while_a_snapshot_is_on_its_way() -> None:
 async def test_a_session_that_has_not_heard_of_its_new_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was sent of the former one is no place in the new one: another process must not go on from there."""
     plane = unconnected_plane()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        peer = Peer(PlainWire(ours), LIMITS)
+    with connection() as (wire, _):
+        member = member_on(wire, plane.services)
+        peer = member.peer
         assert plane.carry(peer) is None
-        member = plane.services.members[peer] = Member(plane.services, peer, KEY, "nr_live_x")
+        plane.services.members[peer] = member
 
         def place() -> Position | None:
             carried = plane.carry(peer)
@@ -231,7 +226,7 @@ async def test_a_log_that_cannot_tell_what_was_missed(answer: Exception | list[o
             raise answer
         return answer
 
-    room = room_of([])
+    room = room_of(clock=time.time)
     load(room, snapshot(9), 8, 9)
     found = await _read_missed(room, Position("e1", 1, 1001), unconnected_plane(call).services)
     assert [each.seq for each in found] == [8, 9]

@@ -11,12 +11,11 @@ import trio.testing
 
 from broker.control.heartbeat import run_heartbeat
 from broker.control.member import Member
-from broker.wire import LOOK_SECONDS, PeerLimits, PlainWire, open_peer
+from broker.wire import LOOK_SECONDS, PlainWire, open_peer
 from broker.wire.transmission import UNACKNOWLEDGED, Transmission
 from protocol.frames import binary_frame
-from tests.control.making import KEY, unconnected_plane
+from tests.control.making import KEY, LIMITS, unconnected_plane
 
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
 PING = b"\x89\x09signalbox"
 
 

@@ -13,12 +13,9 @@ from broker.control.carried import CarriedAck, CarriedSession
 from broker.control.member import HOLD_BYTES, Member
 from broker.control.services import ControlServices
 from broker.store.snapshot import Position
-from broker.wire import Peer, PeerLimits, PlainWire
 from protocol.frames import text_frame
 from protocol.states import State
-from tests.control.making import KEY, change, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import KEY, change, connection, member_on, unconnected_plane
 
 
 @attrs.frozen(eq=False)
@@ -40,10 +37,9 @@ class Line:
 async def line() -> AsyncIterator[Line]:
     """A signed session that has its snapshot as of entry 5, in the room's first life."""
     services = unconnected_plane().services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with connection() as (wire, theirs):
         key = attrs.evolve(KEY, secret_key="first", previous_secret="before", previous_until=1)
-        member = Member(services, Peer(PlainWire(ours), LIMITS), key, "nr_live_x")
+        member = member_on(wire, services, key)
         member.begin(1, 5, 1005)
         yield Line(member, services, theirs)
 
@@ -161,9 +157,8 @@ async def test_what_is_waited_for_is_carried_as_it_is(line: Line, addressee: boo
         waited.attempts = 2
     line.member.pending.supersede("wf")
     carried = line.member.carry("e1")
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        other = Member(line.services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        other = member_on(wire, line.services)
         other.take_up(carried)
     assert [
         (each.publication.message.payload, each.addressee, each.attempts, each.resent) for each in other.pending.all()

@@ -12,7 +12,6 @@ from trio.testing import MockClock
 
 from broker.control import mending as module
 from broker.control.mending import READ_SECONDS, Mender
-from broker.control.replica import Replica
 from broker.control.room import Room
 from broker.link.address import Address
 from broker.link.link import Link
@@ -22,24 +21,12 @@ from broker.store.layout import Layout
 from broker.store.limits import LogLimits
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, publisher
+from tests.control.making import room_of
 
 WINDOW = 300.0
 WORKFLOWS = 20_000
 STORED = b'1 Normal {"workflow_id":"%s","state":"Normal","version":1,"reason":null,"updated_at":0,%s}'
 REST = b'"message_id":"m","actor":null,"at":0'
-
-
-def room_of(counters: Counters) -> Room:
-    """A room that knows nothing yet."""
-    return Room(
-        Replica(ORG, WINDOW, 3600),
-        counters=counters,
-        clock=lambda: 0.0,
-        spawn=lambda _task: None,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
 
 
 @attrs.define(eq=False)
@@ -52,7 +39,7 @@ class Site:
     room: Room = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.room = room_of(self.counters)
+        self.room = room_of(ORG, counters=self.counters)
 
     async def mend(self, call: Call | None = None) -> list[Any]:
         """Mend once; returns what was logged."""
@@ -87,13 +74,13 @@ async def test_a_store_that_does_not_answer(autojump_clock: MockClock) -> None:
     mender = Mender(Layout(), silence, WINDOW, LogLimits(), structlog.get_logger("test"), Counters())
     began = trio.current_time()
     with trio.fail_after(60), pytest.raises(trio.TooSlowError):
-        await mender.mend(room_of(Counters()))
+        await mender.mend(room_of(ORG))
     assert trio.current_time() - began == READ_SECONDS
 
 
 async def test_a_large_organization_and_a_slow_store(autojump_clock: MockClock) -> None:
     """As long as each answer comes in time the room is made right, however many there are."""
-    room = room_of(Counters())
+    room = room_of(ORG)
     began = trio.current_time()
     since_ms = 0
 

@@ -17,11 +17,10 @@ from broker.control.services import ControlServices
 from broker.control.session import run_control_session
 from broker.link.errors import LinkDown
 from broker.store.receipts import RECEIPT
-from broker.wire import Peer, PeerLimits, PlainWire, open_peer
+from broker.wire import PlainWire, open_peer
 from protocol.states import State
-from tests.control.making import KEY, change, unconnected_plane
+from tests.control.making import KEY, LIMITS, change, connection, member_on, unconnected_plane
 
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
 KILL = change(6, State.KILLED)
 
 
@@ -56,9 +55,8 @@ def services(store: Store) -> ControlServices:
 @pytest.fixture
 async def member(services: ControlServices) -> AsyncIterator[Member]:
     """A session."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        yield member_on(wire, services)
 
 
 async def test_nothing_is_lost_while_the_store_is_away(

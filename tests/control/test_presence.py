@@ -1,19 +1,13 @@
 """Writing down who is here."""
 
-import socket
-
 import pytest
 import trio
 import trio.testing
 
-from broker.control.member import Member
 from broker.link.errors import LinkDown
 from broker.store.brokers import HEARTBEAT
 from broker.store.presence import PUT_PRESENCE
-from broker.wire import Peer, PeerLimits, PlainWire
-from tests.control.making import KEY, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import connection, member_on, unconnected_plane
 
 
 async def test_a_change_during_a_write_is_written_too(
@@ -32,9 +26,8 @@ async def test_a_change_during_a_write_is_written_too(
         return 1
 
     services = unconnected_plane(call).services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        member = member_on(wire, services)
         services.presence.put(member)
         nursery.start_soon(services.presence.run)
         await trio.sleep(1)
@@ -57,11 +50,9 @@ async def test_many_at_once(
         return 1
 
     services = unconnected_plane(call).services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        wire = PlainWire(ours)
+    with connection() as (wire, _):
         for _ in range(sessions):
-            services.presence.put(Member(services, Peer(wire, LIMITS), KEY, "nr_live_x"))
+            services.presence.put(member_on(wire, services))
         nursery.start_soon(services.presence.run)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
@@ -83,9 +74,8 @@ async def test_a_heartbeat_that_comes_back_after_the_last_session_has_gone(
         return 1
 
     services = unconnected_plane(call).services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        member = member_on(wire, services)
         services.presence.put(member)
         nursery.start_soon(services.presence.run)
         await trio.sleep(1)
@@ -109,10 +99,8 @@ async def test_a_store_that_is_away_for_a_moment(autojump_clock: trio.testing.Mo
         return 1
 
     services = unconnected_plane(call).services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        wire = PlainWire(ours)
-        stays, goes = (Member(services, Peer(wire, LIMITS), KEY, "nr_live_x") for _ in range(2))
+    with connection() as (wire, _):
+        stays, goes = (member_on(wire, services) for _ in range(2))
         services.presence.put(stays)
         services.presence.put(goes)
         nursery.start_soon(services.presence.run)
@@ -150,9 +138,8 @@ async def test_farewell(
         return 1
 
     services = unconnected_plane(call).services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        services.presence.put(Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x"))
+    with connection() as (wire, _):
+        services.presence.put(member_on(wire, services))
         await services.presence.sign_off()
     layout = services.layout
     expected: list[tuple[object, ...]] = [("HDEL", layout.brokers(), "b1"), ("DEL", layout.presence("acme", "b1"))]

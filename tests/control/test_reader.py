@@ -1,7 +1,6 @@
 """How fast a client may talk, and what costs it nothing."""
 
 import json
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,11 +10,8 @@ from trio.testing import MockClock
 from broker.control.member import Member
 from broker.control.reader import BURST_SECONDS, Reader
 from broker.control.services import ControlServices
-from broker.wire import Peer, PeerLimits, PlainWire
 from protocol.states import State
-from tests.control.making import KEY, change, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import change, connection, member_on, unconnected_plane
 
 
 @pytest.fixture
@@ -27,9 +23,8 @@ def services() -> ControlServices:
 @pytest.fixture
 async def member(services: ControlServices) -> AsyncIterator[Member]:
     """A session whose client reads nothing, and is not answered for long."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        made = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        made = member_on(wire, services)
         made.begun.set()
         yield made
 

@@ -1,42 +1,23 @@
 """A room: who is told in which step."""
 
-import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import attrs
 import pytest
 
 from broker.control import room as module
-from broker.control.member import Member
-from broker.control.replica import Replica
 from broker.control.room import Room
 from broker.observe import Counters
-from broker.wire import Peer, PeerLimits, PlainWire
-from tests.control.making import KEY, policy, snapshot, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import Task, connection, member_on, policy, room_of, snapshot, unconnected_plane
 
 
 @pytest.mark.parametrize(("sessions", "has_task"), [(256, False), (257, True)])
 async def test_a_room_of_256_is_told_at_once(sessions: int, has_task: bool) -> None:
     """All of it is told in the very step in which a message comes; a larger one by a task, which takes turns."""
-    spawned: list[Callable[[], Awaitable[Any]]] = []
-    room = Room(
-        Replica("acme", 300, 3600),
-        counters=Counters(),
-        clock=lambda: 0.0,
-        spawn=spawned.append,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
+    spawned: list[Task] = []
+    room = room_of(spawned=spawned)
     room.load(snapshot(), {}, [])
     services = unconnected_plane().services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        wire = PlainWire(ours)
-        members = [Member(services, Peer(wire, LIMITS), KEY, "nr_live_x") for _ in range(sessions)]
+    with connection() as (wire, _):
+        members = [member_on(wire, services) for _ in range(sessions)]
         for member in members:
             room.join(member)
         room.accept(policy(1, ms=1000))
@@ -55,21 +36,12 @@ async def test_a_fan_out_that_is_far_behind(monkeypatch: pytest.MonkeyPatch, ent
     """When more waits for its fan-out than the bound allows, sessions get a fresh snapshot in place of all that."""
     monkeypatch.setattr(module, "AT_ONCE", 0)
     monkeypatch.setattr(module, "MAX_QUEUED", 3)
-    spawned: list[Callable[[], Awaitable[Any]]] = []
+    spawned: list[Task] = []
     services = unconnected_plane().services
-    room = Room(
-        Replica("acme", 300, 3600),
-        counters=Counters(),
-        clock=lambda: 0.0,
-        spawn=spawned.append,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
+    room = room_of(spawned=spawned)
     room.load(snapshot(), {}, [])
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        member = member_on(wire, services)
         room.join(member)
         for seq in range(1, entries + 1):
             room.accept(policy(seq, ms=1000 + seq))
@@ -93,15 +65,7 @@ async def heard() -> Heard:
     """A room that knows a log up to entry 5."""
     doubts: list[str] = []
     counters = Counters()
-    room = Room(
-        Replica("acme", 300, 3600),
-        counters=counters,
-        clock=lambda: 0.0,
-        spawn=lambda _task: None,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, why: doubts.append(why),
-        unknown=lambda _room, _publication: None,
-    )
+    room = room_of(counters=counters, doubts=doubts)
     room.load(snapshot(5), {}, [])
     return Heard(room, counters, doubts)
 
