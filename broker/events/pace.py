@@ -9,6 +9,9 @@ CREDIT = 0.02
 LONGEST = 0.008
 """Seconds that a publication may be made to wait, at the most."""
 
+APART = 0.01
+"""Seconds without a publication, after which it is clear that even the longest rest would have gathered none."""
+
 DENSE = 8
 """Publications per write from which on gathering more of them saves nothing."""
 
@@ -19,7 +22,8 @@ class Pace:
     A write to a thousand clients costs nearly the same for one publication as for three that are joined. While fan-out
     takes less than `SHARE` of the time, every publication goes out the moment it is read. Above that, a short rest
     after each batch lets the next one gather, and the broker does with the same work what would overwhelm it piece by
-    piece. The clock is a parameter, in seconds.
+    piece. Publications that come further apart than a rest lasts would not be gathered by it, and do not wait. The
+    clock is a parameter, in seconds.
     """
 
     __slots__ = ("_credit", "_seen")
@@ -36,9 +40,13 @@ class Pace:
             now: when it ended.
             density: publications per write in it.
         """
-        self._credit = min(CREDIT, self._credit + (now - self._seen) * SHARE) - worked
+        since = now - self._seen
+        self._credit = min(CREDIT, self._credit + since * SHARE) - worked
         self._seen = now
         if self._credit >= 0:
+            return 0.0
+        if since - worked > APART:
+            self._credit = max(self._credit, -LONGEST * SHARE)
             return 0.0
         if density >= DENSE:
             self._credit = 0.0

@@ -1,6 +1,8 @@
 """Gathering publications when fan-out becomes a good part of all work."""
 
-from broker.events.pace import CREDIT, LONGEST, SHARE, Pace
+import pytest
+
+from broker.events.pace import APART, CREDIT, LONGEST, SHARE, Pace
 
 
 def rests(work: float, every: float, batches: int = 200, density: float = 1.0) -> list[float]:
@@ -30,6 +32,12 @@ def test_much_work_comes_down_to_its_share() -> None:
     assert max(made) <= LONGEST
     steady = made[50:]
     assert abs(0.003 * len(steady) / (0.003 * len(steady) + sum(steady)) - SHARE) < 0.05
+
+
+def test_publications_that_come_apart_do_not_wait() -> None:
+    """However much of the time they take: a rest would end before the next one comes. Those that come closer do."""
+    assert set(rests(work=0.01, every=0.01 + APART + 0.001)) == {0.0}
+    assert rests(work=0.01, every=0.01 + LONGEST)[-1] == pytest.approx(LONGEST)
 
 
 def test_dense_batches_go_on_at_once() -> None:
