@@ -10,6 +10,7 @@ from broker.cli.output import ago, counted, hint, moment, print_json, print_tabl
 from broker.cli.target import Target, json_option, target_options
 from broker.cli.types import Id
 from broker.store.brokers import LiveBroker, live_brokers
+from broker.store.known import is_known
 from broker.store.presence import PresentSession, read_presence
 from broker.store.snapshot import Snapshot, StoredWorkflow, read_snapshot
 
@@ -40,6 +41,8 @@ def status(target: Target, org: str, as_json: bool) -> None:
         print_table(_AGENT_HEAD, [_agent_row(session, now) for session in agents])
     else:
         click.echo(f"No agent of {org} is connected.")
+    if not (workflows or agents or target.run(is_known(target.layout, org))):
+        hint(f"{org} has no API key either: is the name right? See: signalbox keys list")
     _say_troubles(snapshot, brokers, now)
 
 

@@ -288,6 +288,12 @@ def test_status_shows_agents_and_troubles(
         assert lines["log"]["capped"] == 3
 
 
+def test_status_of_an_organization_that_nobody_knows(shell: Shell, org: str) -> None:
+    """A slip in its name is said, not that all is Normal and nothing more."""
+    assert "nobody has no API key either: is the name right?" in shell("status", "nobody").stderr
+    assert "is the name right?" not in shell("status", org).stderr
+
+
 def test_revoking_names_the_agents_that_are_cut_off(
     shell: Shell, org: str, valkey: Valkey, confirm: Callable[[str, str], None]
 ) -> None:
