@@ -131,6 +131,7 @@ class Request:
 
 
 def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:
+    """Return a change that was refused, in JSON's terms: the workflow has the state that it had before."""
     return {
         "type": "change",
         "status": applied.status,
