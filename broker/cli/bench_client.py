@@ -32,6 +32,11 @@ class Address:
     target: str
     tls: ssl.SSLContext | None
 
+    @property
+    def where(self) -> str:
+        """The address, for people."""
+        return f"unix:{self.name}" if isinstance(self.name, str) else f"{self.host}:{self.name[1]}"
+
     def connect(self, timeout: float) -> socket.socket:
         """Return a connected, non-blocking socket; raises OSError."""
         sock = socket.socket(self.family, socket.SOCK_STREAM)

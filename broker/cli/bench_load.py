@@ -141,7 +141,7 @@ class Run:
         try:
             client = Client(self._address, self._load.channels_of(len(self._clients)), self._load.timeout)
         except OSError as error:
-            raise Failure(f"cannot connect to {self._address.host}: {error.strerror or error}.") from None
+            raise Failure(f"cannot connect to {self._address.where}: {error.strerror or error}.") from None
         self._clients.append(client)
         self._selector.register(client.sock, selectors.EVENT_READ, client)
 

@@ -12,7 +12,7 @@ from broker.cli.output import counted, hint, moment, print_json, print_table
 from broker.cli.revoke import kill_first, live_agents, warn_of
 from broker.cli.target import Target, actor, json_option, target_options
 from broker.cli.types import Duration, Glob, Id, Text
-from broker.store.errors import SealError, StoreError
+from broker.store.errors import SealError, StoreError, UnknownKey
 from broker.store.key_record import KeyRecord, SignatureRule, shown_of
 from broker.store.keys import NewKey, add_key, find_key, list_keys, revoke_key, rotate_key
 from broker.store.master_key import open_sealer
@@ -168,7 +168,7 @@ def revoke(target: Target, key_id: str, kill: bool, as_json: bool) -> None:
     try:
         after = target.run(revoke_key(target.layout, key_id, actor=actor(), limits=target.log_limits, sealer=BLINDFOLD))
     except StoreError as error:
-        raise Failure(_sentence(error)) from None
+        raise _failure(error) from None
     if not kill:
         warn_of(agents, record)  # not before: a warning that nobody reads would leave the key as it is
     if as_json:
@@ -200,7 +200,7 @@ def rotate(target: Target, key_id: str, now: bool, as_json: bool) -> None:
             )
         )
     except StoreError as error:
-        raise Failure(_sentence(error)) from None
+        raise _failure(error) from None
     if as_json:
         print_json({**shown_of(record, time.time()), "secret_key": record.secret_key})
     else:
@@ -225,12 +225,12 @@ def seal(target: Target, former: Path | None, as_json: bool) -> None:
     afterwards: with the former master key they can no longer read a key.
     """
     try:
-        sealer, previous = open_sealer(target.config.redis.master_key_file), open_sealer(former)
+        sealer, previous = open_sealer(target.config.redis.master_key_file), open_sealer(former, "--from")
         if not sealer.fingerprint:
             raise Failure("there is no master key.", "Set redis.master_key_file.")
         sealed = target.run(seal_keys(target.layout, sealer, previous))
     except SealError as error:
-        raise Failure(_sentence(error)) from None
+        raise _failure(error) from None
     if as_json:
         print_json({"type": "sealed", "keys": sealed.keys, "changed": sealed.changed, "dropped": list(sealed.dropped)})
     else:
@@ -242,9 +242,9 @@ def seal(target: Target, former: Path | None, as_json: bool) -> None:
 def _existing(target: Target, key_id: str) -> KeyRecord:
     record = target.run(find_key(target.layout, key_id, BLINDFOLD))
     if record is None:
-        raise Failure(f"there is no key {key_id}.", "See: signalbox keys list")
+        raise _failure(UnknownKey(key_id))
     return record
 
 
-def _sentence(error: StoreError) -> str:
-    return f"{error}."
+def _failure(error: StoreError) -> Failure:
+    return Failure(f"{error}.", "See: signalbox keys list" if isinstance(error, UnknownKey) else None)

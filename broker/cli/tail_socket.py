@@ -67,7 +67,8 @@ async def tail_events(url: str, channels: list[str], token: str, printer: Printe
                 case "resync_required":
                     printer.remark(f"{message['channel']}: events may be missing ({message['reason']})")
                 case "error":
-                    raise Failure(f"the broker refused: {message['message']}.")
+                    about = f" {message['channel']}" if "channel" in message else ""
+                    raise Failure(f"the broker refused{about}: {message['message']}.")
                 case _:
                     printer.message(message["channel"], text)
 

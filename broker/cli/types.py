@@ -116,6 +116,8 @@ def _is_broker_url(url: str) -> bool:
 class Finite(click.FloatRange):
     """A number in a range, and neither infinite nor NaN, which no comparison keeps out of it."""
 
+    name = "number"  # in the complaint about what is none
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Check the number, then the range."""
         number = float(super().convert(value, param, ctx))

@@ -30,7 +30,10 @@ def encode_event(
     try:
         check_channel(channel)
         if namespace_of(channel) in OWN_NAMESPACES:
-            raise ValueError(f"channel {channel!r} belongs to the control plane: use Publisher's methods for it")
+            raise ValueError(
+                f"channel {channel!r} belongs to the control plane and carries no events: kill, pause and resume have "
+                "commands, methods and requests of their own"
+            )
         payload = orjson.dumps(event, default=_encode_more, option=orjson.OPT_NON_STR_KEYS)
         check_event(payload, channel)
     except ProtocolError as error:

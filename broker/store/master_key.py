@@ -50,8 +50,10 @@ class MasterKey:
         return secret.decode()
 
 
-def open_sealer(path: Path | None) -> Sealer:
+def open_sealer(path: Path | None, named_by: str = "redis.master_key_file") -> Sealer:
     """Return the sealer for the master key in a file, which has 64 hex digits; None seals nothing.
+
+    ``named_by`` is the setting or option that names the file, as complaints about it say.
 
     Raises SealError for a file that cannot be read or has something else, and where the cipher is not installed.
     """
@@ -62,13 +64,13 @@ def open_sealer(path: Path | None) -> Sealer:
     except UnicodeDecodeError:
         text = ""
     except OSError as error:
-        raise SealError(f"redis.master_key_file {path} cannot be read: {error.strerror or error}") from None
+        raise SealError(f"{named_by} {path} cannot be read: {error.strerror or error}") from None
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise SealError(f"redis.master_key_file {path} must hold 64 hex digits, as `openssl rand -hex 32` makes them")
+        raise SealError(f"{named_by} {path} must hold 64 hex digits, as `openssl rand -hex 32` makes them")
     return MasterKey(key)
 
 

@@ -94,7 +94,7 @@ def test_an_agent_confirms_a_kill(shell: Shell, broker: BrokerProcess) -> None:
         ("wrong", "workflow:a", "closed with 1008: Invalid or missing token."),
         ("wrong", "control:acme", "refused with 401"),
         ("right", "control:other", "refused with 403"),
-        ("right", "workflow:a", "may not see this channel"),
+        ("right", "workflow:a", "the broker refused workflow:a: this key may not see this channel."),
     ],
 )
 def test_refusals_of_a_broker(shell: Shell, broker: BrokerProcess, token: str, channel: str, sentence: str) -> None:

@@ -301,6 +301,23 @@ def test_wrong_usage_is_status_2(write_config: Write, command: list[str]) -> Non
     assert run(*command, *(["--config", str(path)] if command != ["nonsense"] else [])).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["kill", "acme", "wf", "--wait", "soon"], "'--wait': 'soon' is not a valid number."),
+        (["publish", "control:acme", "state_change"], "carries no events: kill, pause and resume have commands"),
+        (
+            ["keys", "seal", "--from", "/no/such/file"],
+            "--from /no/such/file cannot be read: No such file or directory.",
+        ),
+        (["bench", "--clients", "1", "--url", "ws://127.0.0.1:1", "--token", "t"], "cannot connect to 127.0.0.1:1: "),
+    ],
+)
+def test_what_was_wrong_is_named(write_config: Write, command: list[str], sentence: str) -> None:
+    """A complaint speaks of the very argument, option or address that it is about."""
+    assert sentence in run(*command, "--config", str(write_config('[redis]\nurl = "redis://127.0.0.1:1"'))).stderr
+
+
 TAIL = ["tail", "workflow:a", "--url", "http://127.0.0.1:1"]
 
 

@@ -129,7 +129,9 @@ def test_an_expired_key_is_listed_as_such(shell: Shell, valkey: Valkey) -> None:
 def test_unknown_keys(shell: Shell) -> None:
     """A key id that does not exist is refused, not ignored."""
     for command in ("revoke", "rotate"):
-        assert "there is no key key_x." in shell("keys", command, "key_x", status=1).stderr
+        said = shell("keys", command, "key_x", status=1).stderr
+        assert "there is no key key_x." in said
+        assert "See: signalbox keys list" in said
 
 
 def test_another_layout_is_left_alone(shell: Shell, valkey: Valkey) -> None:
