@@ -27,7 +27,7 @@ MAX_ROUNDS = 1000
 """Pages that are read for one mending at the most."""
 
 
-class Refused(Exception):
+class Unreadable(Exception):
     """What is in the store cannot be made sense of."""
 
 
@@ -61,14 +61,14 @@ class Mender:
         Raises:
             LinkDown: the store is away.
             trio.TooSlowError: it does not answer in time.
-            RedisError, Refused: it answers, but not with what is needed.
+            RedisError, Unreadable: it answers, but not with what is needed.
         """
         try:
             for _ in range(MAX_ROUNDS):
                 if await self._read_on(room):
                     return
         except (ProtocolError, ValueError, LookupError, TypeError) as error:
-            raise Refused(f"unreadable: {error}") from error
+            raise Unreadable(f"unreadable: {error}") from error
 
     async def _ask(self, *words: object) -> object:
         with trio.fail_after(READ_SECONDS):

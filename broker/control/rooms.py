@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from redis.exceptions import RedisError
 
-from broker.control.mending import Mender, Refused
+from broker.control.mending import Mender, Unreadable
 from broker.control.publication import Publication
 from broker.control.replica import Replica
 from broker.control.room import Room
@@ -187,7 +187,7 @@ class Rooms:
                     await self._mender.mend(room)
             except (LinkDown, trio.TooSlowError):
                 refused_since = None
-            except (RedisError, Refused) as error:
+            except (RedisError, Unreadable) as error:
                 self._in_doubt.setdefault(room, self._clock())
                 org = room.organization_id
                 self._repeated.error(f"refused {org}", "cannot read an organization", org=org, error=error)
