@@ -12,6 +12,7 @@ from broker.cli.errors import Failure
 from broker.cli.tailing import Printer
 from broker.cli.websocket import SILENT_SECONDS, Headers, stay_connected
 from protocol.signing import EMPTY_BODY_HASH, ack_body, body_hash, signature
+from protocol.states import WANTS_ACK
 
 
 def tail_socket(url: str, token: str, secret: str | None, channels: tuple[str, ...], printer: Printer) -> None:
@@ -95,7 +96,7 @@ async def _control(url: str, organization: str, token: str, secret: str | None, 
                 printer.remark(f"the broker says: {message['message']}")
                 continue
             printer.message(f"control:{organization}", text)
-            if message["type"] == "approval_resolved" or message.get("state") in ("Killed", "Paused"):
+            if message["type"] == "approval_resolved" or message.get("state") in WANTS_ACK:
                 await websocket.send_message(json.dumps(_ack(message["message_id"], token, secret)))
 
     await stay_connected(_join(url, f"/ws/control/{organization}"), headers, session, printer)

@@ -3,9 +3,9 @@
 from broker.control.message import Message
 from broker.store import log
 from protocol.codec import decode_control_server
-from protocol.control import ApprovalResolved, KeyRotated, PolicyInvalidated, StateChange
+from protocol.control import ApprovalResolved, KeyRotated, PolicyInvalidated, StateChange, wants_ack
 from protocol.errors import ProtocolError
-from protocol.states import WANTS_ACK, State
+from protocol.states import State
 
 REPLAYED = (ApprovalResolved, PolicyInvalidated, KeyRotated)
 """What a snapshot does not hold, and what is therefore sent again to a client that was away."""
@@ -40,16 +40,9 @@ class Publication:
         self.body = body = _decode(payload)
         self.message = Message(payload)
         self.message_id = "" if body is None else body.message_id
-        self.workflow_id: str | None = None
-        self.state: State | None = None
-        self.wants_ack = False
-        if isinstance(body, StateChange):
-            self.workflow_id = body.workflow_id
-            self.state = body.state
-            self.wants_ack = body.state in WANTS_ACK
-        elif isinstance(body, ApprovalResolved):
-            self.workflow_id = body.workflow_id
-            self.wants_ack = True
+        self.workflow_id = body.workflow_id if isinstance(body, StateChange | ApprovalResolved) else None
+        self.state = body.state if isinstance(body, StateChange) else None
+        self.wants_ack = body is not None and wants_ack(body)
 
     @property
     def kills(self) -> bool:
