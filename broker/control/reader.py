@@ -4,6 +4,7 @@ import trio
 
 from broker.control.member import Member
 from broker.control.services import ControlServices
+from broker.wire.bucket import TokenBucket
 from protocol.codec import decode_control_client
 from protocol.codes import CloseCode, ErrorCode
 from protocol.control import Ack, Ping
@@ -23,31 +24,14 @@ BURST_SECONDS = 2.0
 """So many seconds' worth of messages may come at once."""
 
 
-class _Allowance:
-    """A token bucket: `rate` messages a second, with room for `BURST_SECONDS` of them."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._room = max(1.0, rate * BURST_SECONDS)
-        self._left = self._room
-        self._at = trio.current_time()
-
-    async def spend(self) -> None:
-        """Use one message's worth, waiting until there is some: the client's own socket fills up meanwhile."""
-        now = trio.current_time()
-        self._left = min(self._room, self._left + (now - self._at) * self._rate) - 1
-        self._at = now
-        if self._left < 0:
-            await trio.sleep(-self._left / self._rate)
-
-
 class Reader:
     """Takes the messages of one client."""
 
     def __init__(self, member: Member, services: ControlServices) -> None:
         self._member = member
         self._services = services
-        self._allowance = _Allowance(services.config.limits.messages_per_second)
+        rate = services.config.limits.messages_per_second
+        self._bucket = TokenBucket(max(1.0, rate * BURST_SECONDS), rate, trio.current_time())
         self._bad = 0
         self._opening_ends = trio.current_time() + OPENING_SECONDS
 
@@ -59,14 +43,20 @@ class Reader:
                 await self._member.begun.wait()
         try:
             if not handle(self._member, self._services, message):
-                await self._allowance.spend()
+                await self._hold_to_the_rate()
             self._bad = 0
         except ProtocolError as error:
             self._bad += 1
             self._member.refuse(error.code, error.message)
             if self._bad >= MAX_BAD_MESSAGES:
                 self._member.peer.close_soon(CloseCode.BAD_MESSAGES, "too many messages that could not be understood")
-            await self._allowance.spend()
+            await self._hold_to_the_rate()
+
+    async def _hold_to_the_rate(self) -> None:
+        """Wait while the client is above its rate: its own socket fills up meanwhile."""
+        wait = self._bucket.take(trio.current_time())
+        if wait:
+            await trio.sleep(wait)
 
 
 def handle(member: Member, services: ControlServices, text: str | bytes) -> bool:
