@@ -86,8 +86,7 @@ class Target:
     @property
     def log_limits(self) -> LogLimits:
         """The bounds that this broker sets for an organization's log."""
-        control = self.config.control
-        return LogLimits(retention=control.log_retention, max_entries=control.log_max_entries)
+        return LogLimits.of(self.config.control)
 
     @property
     def publisher(self) -> Publisher:

@@ -107,7 +107,7 @@ def build_control(
         broker_id: names this broker in claims, receipts and presence; unique for every start.
         clock: unix time in seconds.
     """
-    limits = LogLimits(retention=config.control.log_retention, max_entries=config.control.log_max_entries)
+    limits = LogLimits.of(config.control)
     receipts = ReceiptBook(layout, call, broker_id, log)
     rooms = Rooms(
         layout=layout,

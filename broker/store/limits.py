@@ -2,6 +2,7 @@
 
 import attrs
 
+from broker.config.model import Control
 from broker.store.request import Argument
 
 
@@ -19,6 +20,11 @@ class LogLimits:
     retention: float = 3600.0
     max_entries: int = 100_000
     receipt_ttl: float = 86400.0
+
+    @classmethod
+    def of(cls, control: Control) -> "LogLimits":
+        """The limits that a configuration asks for."""
+        return cls(retention=control.log_retention, max_entries=control.log_max_entries)
 
 
 def limit_args(limits: LogLimits | None) -> tuple[Argument, Argument, Argument]:
