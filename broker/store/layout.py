@@ -1,15 +1,18 @@
 """Where everything lives in Redis: the name of every key and of every channel."""
 
-from typing import Final
+from typing import Any
 
 import attrs
 
-_FORBIDDEN: Final = frozenset("{}*?[]\\ ")
+from broker.config import checks
 
 
-def _check_prefix(_instance: object, _attribute: object, value: str) -> None:
-    if len(value) > 64 or not value.isprintable() or _FORBIDDEN & set(value):
-        raise ValueError("prefix may have up to 64 printable characters, none of them a space or { } * ? [ ] \\")
+def _check_prefix(instance: object, attribute: "attrs.Attribute[Any]", value: str) -> None:
+    """Check it as the setting is checked; publishers bring one of their own."""
+    try:
+        checks.prefix(instance, attribute, value)
+    except ValueError as error:
+        raise ValueError(f"prefix {error}") from None
 
 
 @attrs.frozen
