@@ -89,8 +89,8 @@ class EventSession:
                 await self.subscriptions.put(command)
 
     def on_key_change(self, record: KeyRecord | None) -> None:
-        """Close when the key is no longer good; a rotated key keeps its sessions."""
-        if record is None or record.status != "active":
+        """Close when the key is no longer good (None); a rotated key keeps its sessions."""
+        if record is None:
             self._peer.close_soon(CloseCode.KEY_REVOKED, "key revoked or expired")
 
     async def _hold_to_the_rate(self) -> None:
