@@ -3,6 +3,7 @@
 import math
 import ssl
 from enum import StrEnum
+from functools import partial
 
 import trio
 
@@ -25,26 +26,25 @@ from broker.wire.turnstile import Turns, Turnstile
 __all__ = ["DoorState", "Kind"]
 
 
-HANDSHAKES = (4, 500.0, 0.004)
-"""TLS handshakes, each of which computes for 0.2 to 2 ms.
+EARLY = 0.004
+"""Up to how many seconds after a pass of the loop has begun nobody need wait at any turnstile."""
 
-Here and below: how many of those who wait are let through in a pass of the loop, how many in a second where passes are
-long, and up to how many seconds after a pass has begun nobody need wait.
-"""
+HANDSHAKES = partial(Turnstile, at_once=4, at_least=500.0, early=EARLY)
+"""TLS handshakes, each of which computes for 0.2 to 2 ms."""
 
-REQUESTS = (16, 500.0, 0.004)
+REQUESTS = partial(Turnstile, at_once=16, at_least=500.0, early=EARLY)
 """Requests that had to be waited for."""
 
-ENTRIES = (6, 500.0, 0.004)
+ENTRIES = partial(Turnstile, at_once=6, at_least=500.0, early=EARLY)
 """Event upgrades."""
 
 CROWD = 128
 """Newcomers, on their way to a session or waiting in the kernel, above which every event upgrade waits for its turn."""
 
-EXITS = (16, 1000.0, 0.004)
+EXITS = partial(Turnstile, at_once=16, at_least=1000.0, early=EARLY)
 """Sessions that end because their peers have gone."""
 
-READS = (32, 2000.0, 0.004)
+READS = partial(Turnstile, at_once=32, at_least=2000.0, early=EARLY)
 """Reads from browsers, and what follows from them."""
 
 
@@ -101,11 +101,11 @@ class DoorState:
         self.line = Line(self.gate, limits.max_handshakes_per_address)
         self.slots = Slots(limits.max_connections, limits.max_connections_per_key, limits.max_connections_per_address)
         passes = services.passes
-        self.handshakes = Turnstile(*HANDSHAKES, passes)
-        self.requests = Turnstile(*REQUESTS, passes)
-        self.entries = Turnstile(*ENTRIES, passes)
-        self.exits = Turnstile(*EXITS, passes)
-        self.reads = Turnstile(*READS, passes)
+        self.handshakes = HANDSHAKES(passes=passes)
+        self.requests = REQUESTS(passes=passes)
+        self.entries = ENTRIES(passes=passes)
+        self.exits = EXITS(passes=passes)
+        self.reads = READS(passes=passes)
         self.turnstiles = (self.handshakes, self.requests, self.entries, self.exits, self.reads)
         self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)
