@@ -72,7 +72,7 @@ class DoorServices:
         keys: who is who.
         tickets: credentials that may stand in a URL.
         counters: `accepted`, `accept_errors`, `refused`, `bad_credentials`, `tickets`, `crashed`, `closed`,
-            `slow_consumers`, `outbox_peak_bytes` and `event_sessions` are kept here; control sessions count themselves.
+            `slow_consumers` and `outbox_peak_bytes` are kept here.
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.

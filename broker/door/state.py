@@ -132,12 +132,10 @@ class DoorState:
     def enter(self, kind: Kind, peer: Peer) -> None:
         """Count a session in; it must `leave`."""
         self.sessions[kind].add(peer)
-        self.services.counters.event_sessions += kind is Kind.EVENTS
 
     def leave(self, kind: Kind, peer: Peer) -> None:
         """Count a session out."""
         self.sessions[kind].discard(peer)
-        self.services.counters.event_sessions -= kind is Kind.EVENTS
 
     def settle(self, peer: Peer) -> None:
         """Count how a WebSocket ended, once that is known."""

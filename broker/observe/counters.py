@@ -65,7 +65,6 @@ class Counters:
     gap_repairs: int = 0
 
     # gauges: what there is now
-    event_sessions: int = 0
     control_sessions: int = 0
     control_silent: int = 0  # of those, not heard for a while and kept
     subscriptions: int = 0

@@ -46,7 +46,6 @@ async def test_event_socket(site: Site, target: str, headers: dict[str, str]) ->
         assert await client.receive() == "events k1"
         await client.send("hello")
         assert await client.receive() == "hello"
-        assert site.services.counters.event_sessions == 1
         assert len(site.door.peers(Kind.EVENTS)) == 1
 
 
