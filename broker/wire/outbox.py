@@ -57,14 +57,14 @@ class Outbox(_Hot):
             compressed here.
         too_slow: the gate was sealed by an overflow or a stall, with 1013; or the connection is dead, because TLS had
             to say more than the peer takes.
-        on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped.
-        on_drained: called when nothing is pending any more after an overflow.
+        on_overflow: called instead of closing with 1013 when a frame does not fit, which is dropped; once, until
+            nothing is pending any more.
         on_sealed: called once when the gate is sealed or dead, so that the owner can start its deadline.
     """
 
     __slots__ = (
         "_begun", "_bell", "_direct", "_drained", "_encrypt", "_overflowed", "_queue", "_send", "_tasks", "_wire",
-        "bytes", "dead", "frames", "limit", "on_drained", "on_overflow", "on_sealed", "peak", "pending", "sealed",
+        "bytes", "dead", "frames", "limit", "on_overflow", "on_sealed", "peak", "pending", "sealed",
         "stall_timeout", "too_slow", "window",
     )  # fmt: skip
 
@@ -89,7 +89,6 @@ class Outbox(_Hot):
         self.window = 0
         self.sealed = self.dead = self.too_slow = False
         self.on_overflow: Callable[[], None] | None = None
-        self.on_drained: Callable[[], None] | None = None
         self.on_sealed: Callable[[], None] | None = None
 
     def send(self, data: bytes, frames: int = 1) -> bool:
@@ -179,7 +178,7 @@ class Outbox(_Hot):
     def untie(self) -> None:
         """Forget who was to be told of what; the connection is over."""
         self.die()
-        self.on_overflow = self.on_drained = self.on_sealed = None
+        self.on_overflow = self.on_sealed = None
         if isinstance(self._wire, TlsWire):
             self._wire.on_output = None
 
@@ -356,10 +355,7 @@ class Outbox(_Hot):
         if not (self.sealed or self.dead):
             self._go_direct()
         self._signal_drained()
-        if self._overflowed:
-            self._overflowed = False
-            if self.on_drained is not None:
-                self.on_drained()
+        self._overflowed = False
 
     def _signal_drained(self) -> None:
         if self._drained is not None:

@@ -122,15 +122,6 @@ class Peer:
     def on_overflow(self, callback: Callable[[], None] | None) -> None:
         self.outbox.on_overflow = callback
 
-    @property
-    def on_drained(self) -> Callable[[], None] | None:
-        """Called when nothing is pending any more after an overflow."""
-        return self.outbox.on_drained
-
-    @on_drained.setter
-    def on_drained(self, callback: Callable[[], None] | None) -> None:
-        self.outbox.on_drained = callback
-
     def close_soon(self, code: int, reason: str = "") -> None:
         """Begin to close, from any code: what is pending still goes, then the close frame; nothing after it.
 

@@ -116,15 +116,16 @@ async def test_a_frame_that_just_fits_is_taken_and_one_byte_more_is_not(pair: Pa
 
 
 async def test_an_owner_that_mends_overflows_itself_keeps_the_connection(pair: Pair) -> None:
-    """With `on_overflow` the frame is dropped, the gate stays open, and `on_drained` says when to mend."""
-    drained: list[bool] = []
-    pair.outbox.on_overflow = lambda: None
-    pair.outbox.on_drained = lambda: drained.append(True)
-    sent = pair.fill()
-    while pair.outbox.send(text_frame(b"z" * 3000)):
-        sent += text_frame(b"z" * 3000)
-    assert await pair.drain() == sent
-    assert drained == [True]
+    """With `on_overflow` the frame is dropped, the gate stays open, and the owner is told once until all is drained."""
+    overflowed: list[bool] = []
+    pair.outbox.on_overflow = lambda: overflowed.append(True)
+    for times in (1, 2):
+        sent = pair.fill()
+        while pair.outbox.send(text_frame(b"z" * 3000)):
+            sent += text_frame(b"z" * 3000)
+        assert not pair.outbox.send(text_frame(b"z" * 3000))
+        assert overflowed == [True] * times
+        assert await pair.drain() == sent
     assert not pair.outbox.sealed
 
 
