@@ -85,20 +85,15 @@ def read_log(layout: Layout, organization_id: str, after: Position, count: int =
     return LogRead(newest, entries, gap=False, lost=False, capped=capped)
 
 
-def read_recent(
-    layout: Layout,
-    organization_id: str,
-    window: float,
-    types: frozenset[str] = REPLAYED,
-) -> Operation[tuple[LogEntry, ...]]:
-    """Read the entries of the given types from the last ``window`` seconds, oldest first."""
+def read_recent(layout: Layout, organization_id: str, window: float) -> Operation[tuple[LogEntry, ...]]:
+    """Read the entries of the last ``window`` seconds that no snapshot holds (`REPLAYED`), oldest first."""
     seconds = integer(items((yield command("TIME")))[0])
     start = str(max(0, int((seconds - window) * 1000)))
     found: list[LogEntry] = []
     while True:
         reply = yield command("XRANGE", layout.log(organization_id), start, "+", "COUNT", _PAGE)
         page = list(_entries(reply))
-        found += [entry for entry in page if entry.type in types]
+        found += [entry for entry in page if entry.type in REPLAYED]
         if len(page) < _PAGE:
             return tuple(found)
         start = f"({page[-1].ms}-{page[-1].seq}"
