@@ -66,8 +66,17 @@ def networks(_instance: object, _field: "attrs.Attribute[Any]", value: tuple[str
             continue
         try:
             ipaddress.ip_network(text)
-        except ValueError as error:
-            raise ValueError(f'"{text}" is no IP address or network: {error}') from None
+        except ValueError:
+            raise ValueError(_no_network(text)) from None
+
+
+def _no_network(text: str) -> str:
+    """Say what is wrong with what is neither an address nor a network; most often it is an address within one."""
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return f'"{text}" is no IP address or network such as 10.0.0.0/8'
+    return f'"{text}" is no whole network: is {meant} meant?'
 
 
 def origins(_instance: object, _field: "attrs.Attribute[Any]", value: tuple[str, ...]) -> None:
@@ -88,7 +97,9 @@ def redis_url(_instance: object, _field: "attrs.Attribute[Any]", value: str) -> 
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise ValueError("is not a URL") from None
+        raise ValueError(
+            "cannot be read: is the port a number, and is each special character of the password percent-encoded?"
+        ) from None
     if scheme == "unix" and not parts.path:
         raise ValueError("needs the path of a socket, as in unix:///run/redis/redis.sock")
     if scheme != "unix" and not parts.hostname:

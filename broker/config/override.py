@@ -7,6 +7,7 @@ from typing import Any, Literal, get_origin
 import attrs
 
 from broker.config.model import Config
+from broker.config.structure import TYPE_NAMES
 from broker.config.toml import read_toml
 
 _ENVIRONMENT = "SIGNALBOX_"
@@ -78,4 +79,5 @@ def _parse(section: str, key: str, text: str, source: str) -> Override:
     try:
         return Override(section, key, read_toml(f"value = {text}")["value"], source)
     except ValueError:
-        return Override(section, key, None, source, "must be written as in TOML")
+        kind = TYPE_NAMES.get(wanted, "an array of texts" if get_origin(wanted) is tuple else "a table")
+        return Override(section, key, None, source, f"must be {kind}, written as in TOML")

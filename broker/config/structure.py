@@ -13,7 +13,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from broker.config.errors import Problem
 from broker.config.model import Config, History
 
-_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
+TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
 
 _INTEGER_BITS = 63
 """Besides the sign: larger ones are none in TOML 1.0, though tomllib reads them, and overflow floats."""
@@ -80,11 +80,11 @@ def _read(wanted: Any, value: object) -> Any:
             raise ValueError("must be a path, which has no zero byte")
         return Path(text) if text else None
     if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
-        raise ValueError(f"must be {_TYPE_NAMES[wanted]}, not {_shown(value)}")
+        raise ValueError(f"must be {TYPE_NAMES[wanted]}, not {_shown(value)}")
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"must be {_TYPE_NAMES[wanted]}, not {_shown(value)}")
+        raise ValueError(f"must be {TYPE_NAMES[wanted]}, not {_shown(value)}")
     return value
 
 

@@ -177,7 +177,18 @@ def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
         ("[log]\nlevel =", "not valid TOML: Invalid value (at end of document)"),
         (
             "[server]\ntrusted_proxies = ['10.0.0.1/8']",
-            'server.trusted_proxies: "10.0.0.1/8" is no IP address or network: 10.0.0.1/8 has host bits set (line 2)',
+            'server.trusted_proxies: "10.0.0.1/8" is no whole network: is 10.0.0.0/8 meant? (line 2)',
+        ),
+        (
+            "[server]\ntrusted_proxies = ['proxy']",
+            'server.trusted_proxies: "proxy" is no IP address or network such as 10.0.0.0/8 (line 2)',
+        ),
+        (
+            '[redis]\nurl = "redis://:hunter2[@h"',
+            (
+                "redis.url: cannot be read: is the port a number, and is each special character of the password "
+                "percent-encoded? (line 2)"
+            ),
         ),
     ],
 )
@@ -263,10 +274,10 @@ def test_problems_of_the_environment_name_the_variable() -> None:
         "SIGNALBOX_SERVR__BIND": "1",
     }
     assert sorted(problems("[limits]\nmax_connections = 5", environ)) == [
-        "events.namespaces: must be written as in TOML (SIGNALBOX_EVENTS__NAMESPACES)",
+        "events.namespaces: must be an array of texts, written as in TOML (SIGNALBOX_EVENTS__NAMESPACES)",
         "limits.max_connections: must be between 1 and 10000000, not 0 (SIGNALBOX_LIMITS__MAX_CONNECTIONS)",
-        "limits.max_fragments: must be written as in TOML (SIGNALBOX_LIMITS__MAX_FRAGMENTS)",
-        "limits.outbox_bytes: must be written as in TOML (SIGNALBOX_LIMITS__OUTBOX_BYTES)",
+        "limits.max_fragments: must be an integer, written as in TOML (SIGNALBOX_LIMITS__MAX_FRAGMENTS)",
+        "limits.outbox_bytes: must be an integer, written as in TOML (SIGNALBOX_LIMITS__OUTBOX_BYTES)",
         "server.foo: unknown key (SIGNALBOX_SERVER__FOO)",
         'servr: unknown section, did you mean "server"? (SIGNALBOX_SERVR__BIND)',
     ]
