@@ -12,6 +12,8 @@ from redis.asyncio.connection import SSLConnection
 from redis.connection import parse_url
 from redis.exceptions import RedisError
 
+from broker.link.reason import reason
+
 DEFAULT_PORT = 6379
 _OURS = frozenset({"host", "port", "path", "db", "username", "password"})
 # Settings of redis-py's own pools, for which a URL that is shared with publishers may carry values; links and commands
@@ -133,4 +135,4 @@ def _tls_context(options: dict[str, object]) -> ssl.SSLContext:
         return SSLConnection(**options).ssl_context.get()  # type: ignore[arg-type]  # URL options, as above
     except (OSError, RedisError, TypeError, ValueError) as error:
         given = ", ".join(f"{name}={value}" for name, value in sorted(options.items()) if name != "ssl_password")
-        raise ValueError(f"the TLS options of this Redis URL do not work ({given}): {error}") from None
+        raise ValueError(f"the TLS options of this Redis URL do not work ({given}): {reason(error)}") from None

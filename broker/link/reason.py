@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from errno import errorcode
@@ -23,7 +24,11 @@ def _causes(error: BaseException) -> Iterator[str]:
             yield from _causes(each)
     elif error.__cause__ is not None:
         yield from _causes(error.__cause__)
-    elif isinstance(error, OSError) and (error.errno or 0) in errorcode and not isinstance(error, ssl.SSLError):
+    elif isinstance(error, ssl.SSLError):
+        yield "it does not speak TLS" if error.reason == "WRONG_VERSION_NUMBER" else str(error)
+    elif isinstance(error, socket.gaierror):
+        yield error.strerror or str(error)
+    elif isinstance(error, OSError) and (error.errno or 0) in errorcode:
         yield os.strerror(error.errno or 0)
     else:
         yield str(error) or type(error).__name__

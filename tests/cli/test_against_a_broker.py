@@ -111,6 +111,12 @@ def test_a_broker_that_is_not_there(shell: Shell) -> None:
     assert "127.0.0.1:1" in shell("tail", "workflow:a", "--url", "http://127.0.0.1:1", "--token", "x", status=1).stderr
 
 
+def test_a_broker_without_tls(shell: Shell, broker: BrokerProcess) -> None:
+    """An https:// URL of a broker that speaks plain HTTP is said to be that, not a version that is wrong."""
+    command = ("tail", "workflow:a", "--url", f"https://{broker.where}", "--token", "t")
+    assert f"wss://{broker.where}/ws/: it does not speak TLS." in shell(*command, status=1).stderr
+
+
 def test_a_broker_with_a_certificate_that_is_not_trusted(shell: Shell, tmp_path: Path) -> None:
     """What is wrong with TLS is said at once, and so is that the URL is not one of a broker with TLS."""
     issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
