@@ -66,7 +66,7 @@ def handle(member: Member, services: ControlServices, text: str | bytes) -> bool
         ProtocolError: it cannot be understood.
     """
     if isinstance(text, bytes):
-        raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
+        raise ProtocolError(ErrorCode.BINARY_MESSAGE, "a message must be text, not binary")
     message = decode_control_client(text)
     if isinstance(message, Ack):
         return _acknowledge(member, services, message)

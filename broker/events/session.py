@@ -76,7 +76,7 @@ class EventSession:
         await self._hold_to_the_rate()
         try:
             if isinstance(message, bytes):
-                raise ProtocolError(ErrorCode.BINARY_MESSAGE, "messages are text")
+                raise ProtocolError(ErrorCode.BINARY_MESSAGE, "a message must be text, not binary")
             command = decode_event_client(message)
         except ProtocolError as error:
             await self._refuse(error)

@@ -127,8 +127,9 @@ class Subscriptions:
         return None
 
     def _refusal(self, name: str) -> EventError | None:
-        if not self._granted().allows(name):
-            return EventError(ErrorCode.FORBIDDEN_CHANNEL, "this key may not see this channel", name)
+        grant = self._granted()
+        if not grant.allows(name):
+            return EventError(ErrorCode.FORBIDDEN_CHANNEL, _why_forbidden(name, grant), name)
         most = self._services.config.limits.max_subscriptions
         if name not in self._held and len(self._held) >= most:
             return EventError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {most} channels for one connection", name)
@@ -248,6 +249,14 @@ class Subscriptions:
 
     def _say(self, message: Subscribed | Unsubscribed | EventError) -> None:
         self._peer.send(text_frame(encode(message)))
+
+
+def _why_forbidden(name: str, grant: Grant) -> str:
+    """Say why a key may not see a channel: a slip in its namespace is a client's most common mistake."""
+    namespace, _, rest = name.partition(":")
+    if rest and namespace in grant.namespaces:
+        return "this key may not see this channel"
+    return f"channels are {', '.join(f'{each}:NAME' for each in sorted(grant.namespaces))}"
 
 
 @lru_cache(maxsize=1024)

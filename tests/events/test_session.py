@@ -1,5 +1,6 @@
 """A browser's session over a real socket pair: commands in order, limits at their bounds, the end."""
 
+import attrs
 import pytest
 import trio
 from redis.exceptions import NoPermissionError
@@ -7,7 +8,7 @@ from redis.exceptions import NoPermissionError
 from broker.events.session import MAX_BAD_MESSAGES, RESUBSCRIPTION_SPARE
 from broker.events.subscriptions import WAITING_PER_SUBSCRIPTION
 from broker.wire import Outbox
-from tests.events.browser import confirm, session, subscribe, surroundings
+from tests.events.browser import KEY, confirm, session, subscribe, surroundings
 
 
 async def test_commands_wait_for_redis_and_are_answered_in_their_order() -> None:
@@ -27,6 +28,22 @@ async def test_commands_wait_for_redis_and_are_answered_in_their_order() -> None
         answers = [await browser.hear() for _ in range(5)]
     assert [each["type"] for each in answers] == ["subscribed", "error", "unsubscribed", "error", "subscribed"]
     assert [each.get("code") for each in answers if each["type"] == "error"] == ["forbidden_channel", "invalid_json"]
+
+
+async def test_a_channel_that_cannot_be_seen_is_explained() -> None:
+    """A slip in a channel's name is told from a channel of others."""
+    services = surroundings()
+    names = "channels are epic:NAME, execution:NAME, workflow:NAME"
+    async with session(services, attrs.evolve(KEY, channels=("workflow:a",))) as browser:
+        for channel, why in (
+            ("workflow:b", "this key may not see this channel"),
+            ("workflows:a", names),
+            ("workflow", names),
+            ("workflow:", names),
+        ):
+            await browser.say(subscribe(channel))
+            answer = await browser.hear()
+            assert (answer["code"], answer["channel"], answer["message"]) == ("forbidden_channel", channel, why)
 
 
 async def test_what_a_client_says_is_counted() -> None:
