@@ -10,7 +10,7 @@ from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError
 from protocol.ids import check_id
 
-__all__ = ["Body", "bad_request", "parse_body"]
+__all__ = ["Body", "bad_request", "checked_id", "parse_body"]
 
 MAX_TEXT = 2000
 """Characters in a reason or a name."""
@@ -85,6 +85,8 @@ def parse_body(raw: bytes) -> Body:
         fields = json.loads(raw, parse_float=Decimal, parse_constant=_no_number)
     except InvalidOperation:
         raise bad_request("a number in the body is out of range: its exponent has too many digits") from None
+    except json.JSONDecodeError as error:
+        raise bad_request(f"the body is not JSON: {error}", ErrorCode.INVALID_JSON) from None
     except (ValueError, RecursionError):
         raise bad_request("the body is not JSON", ErrorCode.INVALID_JSON) from None
     if not isinstance(fields, dict):

@@ -78,7 +78,9 @@ class Reception:
         """
         if not self.is_open:
             raise refusal(
-                403, ErrorCode.OPERATOR_API_OFF, "admin.token_file is not set, or holds no token: only /metrics is open"
+                403,
+                ErrorCode.OPERATOR_API_OFF,
+                "admin.token_file is not set, or cannot be used, as the log then says: only /metrics is open",
             )
         token = bearer_token(request)
         if token is None:

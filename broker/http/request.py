@@ -127,8 +127,10 @@ def _parse_target(target: bytes) -> tuple[tuple[str, ...], tuple[tuple[str, str]
     try:
         segments = tuple(unquote(segment, errors="strict") for segment in path[1:].split("/"))
         fields = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except UnicodeDecodeError:
+        raise refusal(400, ErrorCode.BAD_REQUEST, "the request target is not UTF-8", close=True) from None
     except ValueError:
-        raise _bad_fields() from None
+        raise _too_many_fields() from None
     return segments, tuple(fields)
 
 
@@ -136,9 +138,9 @@ def _plain_fields(query: str) -> tuple[tuple[str, str], ...]:
     """Return what `parse_qsl` does where nothing is escaped."""
     parts = query.split("&")
     if len(parts) > MAX_QUERY_FIELDS:
-        raise _bad_fields()
+        raise _too_many_fields()
     return tuple([(name, value) for part in parts if part for name, _, value in (part.partition("="),)])
 
 
-def _bad_fields() -> Refused:
-    return refusal(400, ErrorCode.BAD_REQUEST, "the request target is not UTF-8, or has too many fields", close=True)
+def _too_many_fields() -> Refused:
+    return refusal(400, ErrorCode.BAD_REQUEST, f"the query has more than {MAX_QUERY_FIELDS} fields", close=True)

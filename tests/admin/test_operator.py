@@ -162,6 +162,12 @@ async def test_bad_requests(site: Site, target: str, body: object, code: str) ->
     assert run_sync(site.valkey.client, read_snapshot(site.broker.layout, ORG)).workflows == {}
 
 
+async def test_where_a_body_is_wrong(site: Site) -> None:
+    """A comma that is missing is found by its place, not by reading the whole body again."""
+    refused = await site.ask("POST", KILL, b'{"reason": "a" "force": true}')
+    assert "the body is not JSON: Expecting ',' delimiter: line 1 column 16" in refused.json["error"]["message"]
+
+
 @pytest.mark.parametrize("wait", ["-1", "31", "x", "nan"])
 async def test_bad_wait(site: Site, wait: str) -> None:
     """A wait is a number of seconds that a connection may be held."""
