@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.daemon.readiness import ReadinessProbe
+from protocol.codes import ErrorCode
 from tests.admin.site import Site, running_site
 from tests.conftest import Valkey
 
@@ -82,6 +83,11 @@ def test_the_guide_explains_every_alert() -> None:
     sections = re.findall(r"^### (Signalbox\w+)$", GUIDE, re.MULTILINE)
     assert sections == alerts
     assert ALERTS.count("severity: page") + ALERTS.count("severity: ticket") == len(alerts)
+
+
+def test_the_guide_explains_every_reason() -> None:
+    """Whatever a client can be refused for is in docs/operating.md; broken frames end in a close code alone."""
+    assert {code for code in ErrorCode if f"`{code}`" not in GUIDE} == {ErrorCode.INVALID_FRAME}
 
 
 def test_links_inside_the_guide() -> None:
