@@ -107,6 +107,7 @@ def _flush(member: Member) -> None:
         if not member.peer.send(member.frame(publication.message)):
             member.miss()
             return
+        member.sent += 1
         member.note_sent(publication.seq, publication.ms)
 
 

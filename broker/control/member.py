@@ -186,6 +186,7 @@ class Member:
             self.backlog.add(publication)
             self.bell.ring()
         elif self.peer.send(publication.message.frame(self._signer, second)):
+            self.sent += 1
             self.note_sent(publication.seq, publication.ms)
         else:
             self.miss()
@@ -193,7 +194,6 @@ class Member:
 
     def note_sent(self, seq: int, ms: int) -> None:
         """The outbox has taken everything up to a place in the log."""
-        self.sent += 1
         if seq > self.sent_seq:
             self.sent_seq = seq
             self.sent_ms = ms

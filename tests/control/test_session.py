@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from broker.control import reader
@@ -10,7 +11,7 @@ from broker.control.reader import MAX_BAD_MESSAGES
 from broker.store.snapshot import Position
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher
-from tests.control.clients import acknowledge, opened, snapshot
+from tests.control.clients import acknowledge, eventually, opened, snapshot
 
 
 async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey) -> None:
@@ -28,6 +29,20 @@ async def test_snapshot_first_then_changes_signed(broker: Broker, valkey: Valkey
         change = opened(await client.receive(), api_key, record.secret_key)
         assert (change["state"], change["version"], change["reason"]) == ("Killed", 1, "costs")
         assert change["message_id"] == applied.message_id
+
+
+async def test_the_last_line_of_a_session_counts_its_messages(broker: Broker, valkey: Valkey) -> None:
+    """`told` is how many messages there were: the snapshot and each change, once."""
+    api_key, _ = add_key(valkey, "wf")
+    with structlog.testing.capture_logs() as logs:
+        async with await broker.connect(api_key) as client:
+            await snapshot(client)
+            for _ in range(3):
+                await trio.to_thread.run_sync(lambda: publisher(valkey).pause(ORG, "wf"))
+                await client.receive_type("state_change")
+        await eventually(lambda: any(line["event"] == "connection closed" for line in logs))
+    (closed,) = (line for line in logs if line["event"] == "connection closed")
+    assert closed["told"] == 4
 
 
 async def test_nothing_is_answered_before_the_snapshot(broker: Broker, valkey: Valkey) -> None:
