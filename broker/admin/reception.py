@@ -32,7 +32,7 @@ class Reception:
         self._refused = traffic.refused
         self._metrics = Metrics(services, traffic.refused)
         self._say = Repeated(services.log)
-        self._tokens = TokenFile(None, self._say)
+        self._tokens = TokenFile(path=None, say=self._say)
 
     @property
     def is_open(self) -> bool:

@@ -82,7 +82,7 @@ class ReceiptBook:
     def gone(self, member: Member, left: Iterable[Pending]) -> None:
         """Note that a session ended with messages unacknowledged."""
         for pending in left:
-            self._mark(member, pending, Delivery.GONE, None)
+            self._mark(member, pending, Delivery.GONE, diagnosis=None)
 
     async def run(self) -> None:
         """Write notes down, until cancelled."""

@@ -33,7 +33,7 @@ class ClientAddress:
     def of(cls, remote: str) -> "ClientAddress":
         """Read the address of a connection as the wire tells it, or of a client as a proxy tells it."""
         host, countable = _place(_host_in(remote))
-        return cls(remote, host, countable) if host else cls(remote, remote, False)
+        return cls(remote, host, countable) if host else cls(remote, remote, countable=False)
 
 
 def parse_ip(text: str) -> IpAddress | None:

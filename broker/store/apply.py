@@ -51,7 +51,17 @@ def apply(
     message_id = message.message_id or secrets.token_hex(16)
     claim = _claim_key(layout, organization_id, message, message_id)
     identity: tuple[Argument, ...] = ("once", "", 0, "", "")
-    return _call(layout, organization_id, message, claim, identity, message_id, actor, force, limits)
+    return _call(
+        layout,
+        organization_id,
+        message,
+        claim,
+        identity,
+        message_id=message_id,
+        actor=actor,
+        force=force,
+        limits=limits,
+    )
 
 
 def claim(
@@ -94,7 +104,7 @@ def claim(
         "" if after_ms is None else after_ms,
         claimant.generation,
     )
-    return _call(layout, organization_id, message, key, identity, message_id or "", None, False, limits, rest)
+    return _call(layout, organization_id, message, key, identity, message_id=message_id or "", limits=limits, rest=rest)
 
 
 def _claim_key(layout: Layout, organization_id: str, message: ControlInput, message_id: str) -> str:
@@ -108,9 +118,10 @@ def _call(
     message: ControlInput,
     claim_key: str,
     identity: tuple[Argument, ...],
+    *,
     message_id: str,
-    actor: str | None,
-    force: bool,
+    actor: str | None = None,
+    force: bool = False,
     limits: LogLimits | None,
     rest: tuple[Argument, ...] = ("", "", "", ""),
 ) -> Operation[Applied]:
