@@ -71,7 +71,7 @@ async def rotate(action: Action) -> Answer:
     try:
         after = await action.store(operation, "it may have been rotated all the same: rotate it again")
     except KeyRevoked:
-        _revoked(record)
+        _refuse_revoked(record)
     action.note("key rotated", org=record.organization_id, key_id=record.key_id, version=after.version)
     fields = {**_shown(action, after), "secret_key": after.secret_key, "previous_until": after.previous_until}
     return json_answer(200, fields)
@@ -132,7 +132,7 @@ async def _existing(action: Action) -> KeyRecord:
     return record
 
 
-def _revoked(record: KeyRecord) -> NoReturn:
+def _refuse_revoked(record: KeyRecord) -> NoReturn:
     raise refusal(409, ErrorCode.API_KEY_REVOKED, f"key {record.key_id} is revoked, for good; make a new one") from None
 
 

@@ -61,7 +61,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
         request = Request(target, org, state, reason, force, as_json)
         made = request.make_all(meant.workflows)
         confirmed = request.receipts(made, wait) if wait else True
-        meant.blame(org, verb, as_json)
+        meant.report_unbound(org, verb, as_json)
         if None in made.values() or not confirmed:
             raise click.exceptions.Exit(1)
 

@@ -22,8 +22,8 @@ class Everything:
     workflows: tuple[str, ...]
     unbound: tuple[PresentSession, ...] = ()
 
-    def blame(self, org: str, verb: str, as_json: bool) -> None:
-        """Raise Failure if there are agents of which it is not known what they run, and name them."""
+    def report_unbound(self, org: str, verb: str, as_json: bool) -> None:
+        """Name the agents of which it is not known what they run, and raise Failure if there are any."""
         if not self.unbound:
             return
         if as_json:

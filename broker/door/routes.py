@@ -9,7 +9,7 @@ from broker.http.paths import Pattern, has_names, match_path, parse_path
 from broker.http.request import Request
 from protocol.codes import ErrorCode
 
-__all__ = ["ROUTES", "Match", "Route", "Target", "find_route"]
+__all__ = ["ROUTES", "UPGRADE", "Match", "Route", "Target", "find_route"]
 
 
 class Target(Enum):
@@ -24,6 +24,9 @@ class Target(Enum):
     ORG_STATUS = auto()
     TICKETS = auto()
 
+
+UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+"""The headers of a 426 (RFC 9110 section 15.5.22)."""
 
 SOCKETS = frozenset({Target.CONTROL_SOCKET, Target.EVENT_SOCKET})
 
@@ -97,8 +100,7 @@ def find_route(request: Request) -> Match:
         if request.is_upgrade and not route.is_socket:
             raise refusal(404, ErrorCode.NOT_FOUND, "there is no WebSocket at this path", close=True)
         if route.is_socket and not request.is_upgrade:
-            headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
             message = "this path is a WebSocket: it needs an upgrade by HTTP/1.1"
-            raise refusal(426, ErrorCode.UPGRADE_REQUIRED, message, headers=headers)
+            raise refusal(426, ErrorCode.UPGRADE_REQUIRED, message, headers=UPGRADE)
         return Match(route.target, names, route.is_socket)
     raise refusal(404, ErrorCode.NOT_FOUND, "there is nothing at this path", close=request.is_upgrade)

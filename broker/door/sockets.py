@@ -10,7 +10,7 @@ from broker.door.control_door import admit_control
 from broker.door.credentials import selected_subprotocol
 from broker.door.event_door import BAD_TOKEN, admit_event
 from broker.door.hosted import hosted_peer
-from broker.door.routes import Match, Target
+from broker.door.routes import UPGRADE, Match, Target
 from broker.door.services import DoorServices
 from broker.door.slots import Slot
 from broker.door.state import DoorState, Kind
@@ -23,7 +23,6 @@ from protocol.deflate import Deflate, agree_on
 from protocol.errors import ProtocolError
 from protocol.upgrade import Upgrade, check_upgrade, switching_protocols
 
-UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 VERSION = (("Sec-WebSocket-Version", "13"),)
 
 __all__ = ["Admitted", "TurnedAway", "admit_socket", "agreed_compression", "checked_upgrade", "serve_socket"]
