@@ -18,7 +18,7 @@ from broker.cli.bench_report import as_record, show
 from broker.cli.errors import Failure
 from broker.cli.output import print_json
 from broker.cli.target import Target, actor, broker_options, json_option, target_options
-from broker.cli.types import Finite
+from broker.cli.types import Count, Finite
 from broker.config import Config
 from broker.config.bind import UnixBind, parse_bind
 from broker.store.keys import add_key, revoke_key
@@ -28,15 +28,13 @@ _KEY_SECONDS = 3600
 
 
 @click.command()
-@click.option(
-    "--clients", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="WebSockets to open."
-)
-@click.option("--channels", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Channels in all.")
-@click.option("--per-client", type=click.IntRange(1), default=1, show_default=True, help="Channels of each client.")
-@click.option("--messages", type=click.IntRange(1), default=200, show_default=True, help="Events to publish.")
+@click.option("--clients", type=Count(1, 1_000_000), default=100, show_default=True, help="WebSockets to open.")
+@click.option("--channels", type=Count(1, 100_000), default=1, show_default=True, help="Channels in all.")
+@click.option("--per-client", type=Count(1), default=1, show_default=True, help="Channels of each client.")
+@click.option("--messages", type=Count(1), default=200, show_default=True, help="Events to publish.")
 @click.option("--rate", type=Finite(min=0.001), default=50.0, show_default=True, help="Events a second.")
-@click.option("--flood", type=click.IntRange(1), metavar="N", help="No rate: keep N events under way at all times.")
-@click.option("--size", type=click.IntRange(1, 1 << 20), default=200, show_default=True, help="Bytes of an event.")
+@click.option("--flood", type=Count(1), metavar="N", help="No rate: keep N events under way at all times.")
+@click.option("--size", type=Count(1, 1 << 20), default=200, show_default=True, help="Bytes of an event.")
 @broker_options(
     "The broker, as ws://HOST:PORT or wss://HOST.  [default: server.bind]",
     "An API key.  [default: one is made for the run]",

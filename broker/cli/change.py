@@ -27,7 +27,7 @@ def _command(verb: str, state: State, help_text: str) -> click.Command:
     @click.command(verb, help=help_text)
     @click.argument("org", type=Id("the organization"))
     @click.argument("workflow", type=Id("the workflow"), required=False)
-    @click.option("--all", "every", is_flag=True, help=f"{verb.capitalize()} every workflow of the organization.")
+    @click.option("--all", "every", is_flag=True, help=f"{verb.capitalize()} every known workflow of ORG.")
     @click.option("--reason", type=Text(), metavar="TEXT", help="Why; agents are told.")
     @click.option(
         "--wait",
@@ -147,7 +147,7 @@ def _json(org: str, workflow: str, applied: Applied) -> dict[str, Any]:
 kill = _command(
     "kill",
     State.KILLED,
-    "Kill a workflow: its agents stop for good. Final, unless --force is used to leave it.",
+    "Kill a workflow: its agents stop for good. This is final: only resume or pause with --force leaves it.",
 )
 pause = _command("pause", State.PAUSED, "Pause a workflow: its agents stop until it is resumed.")
 resume = _command("resume", State.NORMAL, "Resume a paused workflow, or clear a flag.")

@@ -29,7 +29,9 @@ def keys() -> None:
 @keys.command()
 @click.option("--org", required=True, type=Id("the organization"), metavar="ORG", help="Whose key it is.")
 @click.option("--workflow", type=Id("the workflow"), metavar="WF", help="Bind it to one workflow.")
-@click.option("--channel", "channels", type=Glob(), multiple=True, metavar="GLOB", help="What it may see; repeatable.")
+@click.option(
+    "--channel", "channels", type=Glob(), multiple=True, metavar="GLOB", help="Channels it may see; repeatable."
+)
 @click.option("--expires", type=Duration(), metavar="90d", help="When it stops working.  [default: never]")
 @click.option("--name", type=Text(), default="", metavar="TEXT", help="What it is for, in your words.")
 @click.option("--signature", type=click.Choice(["required", "optional"]), help="Override control.handshake_signature.")

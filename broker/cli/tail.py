@@ -11,14 +11,14 @@ from broker.cli.types import Channel, Credential
 
 @click.command()
 @click.argument("channels", type=Channel(), nargs=-1, required=True, metavar="CHANNEL...")
-@broker_options("Listen through this broker, as http://HOST:PORT or wss://HOST.", "The API key to show it.")
+@broker_options("Listen through this broker, as http://HOST:PORT or wss://HOST.", "The API key to connect with.")
 @click.option(
     "--secret",
     type=Credential(),
     metavar="HEX",
     envvar="SIGNALBOX_SECRET",
     show_envvar=True,
-    help="The key's secret, to sign with.",
+    help="The key's secret, to sign with: for control:ORG, unless the broker admits unsigned sessions.",
 )
 @config_options
 @json_option

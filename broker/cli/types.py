@@ -126,6 +126,12 @@ class Finite(click.FloatRange):
         return number
 
 
+class Count(click.IntRange):
+    """A whole number in a range."""
+
+    name = "integer"  # as for `Finite`
+
+
 class Duration(click.ParamType[float]):
     """A length of time: a number with s, m, h, d or w after it; without a unit it is seconds. Converted to seconds."""
 

@@ -305,6 +305,7 @@ def test_wrong_usage_is_status_2(write_config: Write, command: list[str]) -> Non
     ("command", "sentence"),
     [
         (["kill", "acme", "wf", "--wait", "soon"], "'--wait': 'soon' is not a valid number."),
+        (["bench", "--clients", "many"], "'--clients': 'many' is not a valid integer."),
         (["publish", "control:acme", "state_change"], "carries no events: kill, pause and resume have commands"),
         (
             ["keys", "seal", "--from", "/no/such/file"],
