@@ -16,14 +16,14 @@ from broker.control.listings import Listings
 from broker.control.member import Member
 from broker.control.message import Signers
 from broker.control.presence import PresenceBoard
-from broker.control.receipts import ReceiptBook
+from broker.control.receipts import ReceiptBook, diagnose
 from broker.control.resends import Resends
 from broker.control.rooms import Rooms
 from broker.control.sending import Sending
 from broker.control.services import ControlServices
 from broker.keys import KeyCache
 from broker.link.subscriptions import SubscriptionLink
-from broker.observe import Counters
+from broker.observe import Counters, Repeated
 from broker.store.drive import Call
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
@@ -124,10 +124,22 @@ def build_control(
     def describe() -> dict[str, Any]:
         return {"sessions": counters.control_sessions, "blind_since": rooms.blind_since}
 
+    say = Repeated(log)
+
     def give_up(member: Member, pending: Pending) -> None:
         member.pending.settle(pending)
         counters.unconfirmed += 1
         receipts.unconfirmed(member, pending)
+        say.warning(
+            member.organization_id,
+            "an agent has never acknowledged a message",
+            org=member.organization_id,
+            workflow=pending.publication.workflow_id,
+            connection=member.peer.id,
+            key_id=member.record.key_id,
+            message_id=pending.publication.message_id,
+            why=diagnose(member),
+        )
 
     services = ControlServices(
         config=config,

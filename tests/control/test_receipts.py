@@ -1,8 +1,10 @@
 import time
 
+import structlog
 import trio
 
 from broker.store.drive import run_sync
+from broker.store.key_record import KeyRecord
 from broker.store.presence import PresentSession, read_presence
 from broker.store.receipts import Delivery, Receipt, ReceiptSession, read_receipt
 from tests.conftest import Valkey
@@ -75,6 +77,14 @@ async def test_nobody_there_is_reported(broker: Broker, valkey: Valkey) -> None:
 async def test_never_acknowledged(valkey: Valkey) -> None:
     """Who does not ack is sent the message so many times, then unconfirmed with a diagnosis; a late ack counts."""
     api_key, record = add_key(valkey, "wf")
+    with structlog.testing.capture_logs() as logs:
+        await _never_acknowledge(valkey, api_key, record)
+    (said,) = [line for line in logs if line["event"] == "an agent has never acknowledged a message"]
+    assert (said["org"], said["workflow"], said["key_id"]) == (ORG, "wf", record.key_id)
+    assert "wrong secret, or a clock off" in said["why"]
+
+
+async def _never_acknowledge(valkey: Valkey, api_key: str, record: KeyRecord) -> None:
     assert record.secret_key is not None
     async with (
         running_broker(valkey, ack_timeout=0.05, ack_attempts=2) as broker,
