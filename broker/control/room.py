@@ -43,7 +43,7 @@ class Room:
         spawn: starts a task for a fan-out that takes more than one turn.
         delivered: told of each message that wants acks, with the sessions that are its addressees, if any.
         doubt: told when the replica may have missed something.
-        unknown: told of each entry of the log that this version does not know, hence of nothing that it decides.
+        unknown: told of each entry of the log that this version cannot read, and that its sessions are not told of.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Room:
         self.bell = Doorbell()  # wakes the task that keeps the replica right
         self.left_at = trio.current_time()
         self.generation = 0
-        self.doubts = 0  # how often the replica may have missed something: what was being read meanwhile settles none
+        self.doubts = 0  # rises with each doubt: one that comes while the log is being read is not settled by that
         self.capped = 0  # entries that the log has ever lost to its size cap
         self._counters = counters
         self._clock = clock

@@ -54,7 +54,7 @@ class Broker:
         sealer: keeps the secrets of API keys.
         workers: what must run before the door opens, each for `nursery.start`.
         admin: what listens to operators.
-        lag: how long the loop is held, for operators, and for the door, which shares crowds out.
+        lag: how long the loop is held: operators are shown it, and the door lets crowds in by it.
     """
 
     id: str
@@ -63,9 +63,7 @@ class Broker:
     links: Links
     layout: Layout
     sealer: Sealer
-    keys: KeyCache
     control: ControlPlane
-    hub: Hub
     events: EventServices
     fan_out: FanOut
     store_watch: StoreWatch
@@ -235,9 +233,7 @@ def build(config: Config, links: Links, counters: Counters, *, durable: bool = T
         links=links,
         layout=layout,
         sealer=sealer,
-        keys=keys,
         control=control,
-        hub=hub,
         events=events,
         fan_out=fan_out,
         store_watch=store_watch,

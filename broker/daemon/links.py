@@ -20,9 +20,9 @@ FIRST_ATTEMPT = 1.5
 
 @attrs.define(eq=False)
 class Hearers:
-    """Who hears what the subscription links bring; filled in when those parts are built.
+    """Who hears what the links bring.
 
-    A link must exist before what works with it, and works for it.
+    It is filled in after the links are made: the parts that hear them are built from them.
     """
 
     control: Callable[[Push], Any] | None = None

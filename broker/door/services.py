@@ -50,7 +50,7 @@ class Tickets(Protocol):
 class Rest(Protocol):
     """The REST companions of the control socket; each returns the status and the JSON body of the answer.
 
-    The door has identified the caller before. Raises of RedisError and LinkDown are answered with 503.
+    The door has identified the caller before. A RedisError that is raised is answered with 503.
     """
 
     def auth_verify(self, admission: Admission) -> tuple[int, Mapping[str, object]]:
@@ -76,7 +76,7 @@ class DoorServices:
         ready: asked by `/health/ready`.
         event_session, control_session: serve a socket once it is open.
         rest: the REST companions.
-        passes: how long the loop is at it; must be run.
+        passes: how long the present pass of the event loop has lasted; must be run.
         clock: unix time in seconds.
         log: structlog logger.
     """

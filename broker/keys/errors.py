@@ -2,4 +2,7 @@
 
 
 class KeysUnavailable(Exception):
-    """The store cannot be asked now, or the key's secret not unsealed, and nothing that is known is recent enough."""
+    """The key cannot be read now, and nothing that is known of it is recent enough.
+
+    The store cannot be asked, or what it holds is damaged, or sealed with another master key.
+    """

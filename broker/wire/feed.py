@@ -28,13 +28,13 @@ _TAKEN_FOR_ITS_OWN = (
 
 
 class Feed(trio.abc.Stream):
-    """Between a wire and trio-websocket, which begins with a connection that is open.
+    """Stands between a wire and trio-websocket, the library, which sees a connection that is open already.
 
     A text message that is whole and by itself in a read, as nearly all are, is delivered from here: the scanner has
-    found that its frame is right, and the library would only find it once more. Everything else is the library's.
+    found that its frame is right, and the library would only find it once more. Everything else goes to the library.
 
-    It does not know permessage-deflate. With an inflater it need not: compressed messages reach it as plain ones, and
-    compressed frames on the way out are none of its business.
+    The library does not know permessage-deflate, and with an inflater it need not: compressed messages reach it as
+    plain ones, and compressed frames are written without it.
 
     Attributes:
         deliver: what is given messages, here or by the library.

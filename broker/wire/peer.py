@@ -33,7 +33,8 @@ class Peer:
         remote: the peer's address as text.
         opened_at: unix time, in seconds.
         send: hands one complete frame to the outbox; never blocks, never raises (`Outbox.send`).
-        close_code, close_reason: who ended it how: ours, else the peer's; `ABNORMAL` when it broke.
+        close_code, close_reason: how it ended: as we closed it if we did so first, else as the peer did; `ABNORMAL`
+            when it broke.
         closed_by: "us", "peer" or "" while open.
         handed_over: another process goes on with this connection; here it ends without a word.
     """
