@@ -12,8 +12,9 @@ from broker.door.respond import respond
 from broker.door.routes import find_route
 from broker.door.sockets import Admitted, TurnedAway, admit_socket, serve_socket
 from broker.door.state import DoorState
-from broker.http.answer import Refused
+from broker.http.answer import Answer, Refused
 from broker.http.conversation import ConnectionOver, Conversation
+from broker.http.request import Request
 from broker.wire.plain import PlainWire, WireBroken, describe_address
 from broker.wire.tls import TlsWire
 
@@ -102,26 +103,15 @@ async def _converse(
             counted = False
             try:
                 request = await conversation.next_request(deadline)
-                address = state.proxies.client(peer, request)
-                if state.proxies.disbelieves(peer, request):
-                    state.say.info(
-                        "forwarded",
-                        "X-Forwarded-For is ignored: server.trusted_proxies has no such peer",
-                        remote=peer.text,
-                    )
+                address = _client_of(request, peer, state)
                 if not request.is_upgrade:
                     counted = True
                     await _keep_pace(address, state)
-                if is_echo(request, state.services):
-                    echoing = admit_echo(request, state.services, state.slots)
+                outcome = await _outcome(request, address, conversation, state)
+                if not isinstance(outcome, Answer):
                     conversation.hand_over()
-                    return echoing, address
-                match = find_route(request)
-                if match.is_socket:
-                    admitted = await admit_socket(request, match, address, state)
-                    conversation.hand_over()
-                    return admitted, address
-                answer = await respond(request, match, address, conversation, state)
+                    return outcome, address
+                answer = outcome
             except Refused as refused:
                 answer = refused.answer
                 state.services.counters.refused[answer.code] += 1
@@ -134,6 +124,26 @@ async def _converse(
         state.conversations.discard(conversation)
     await conversation.linger()
     return None
+
+
+def _client_of(request: Request, peer: ClientAddress, state: DoorState) -> ClientAddress:
+    """Return whose request it is, and say if it names a client that nobody trusted vouches for."""
+    if state.proxies.disbelieves(peer, request):
+        event = "X-Forwarded-For is ignored: server.trusted_proxies has no such peer"
+        state.say.info("forwarded", event, remote=peer.text)
+    return state.proxies.client(peer, request)
+
+
+async def _outcome(
+    request: Request, address: ClientAddress, conversation: Conversation, state: DoorState
+) -> Answer | Admitted | TurnedAway:
+    """Return the answer to a request, or how it becomes a WebSocket; raises Refused."""
+    if is_echo(request, state.services):
+        return admit_echo(request, state.services, state.slots)
+    match = find_route(request)
+    if match.is_socket:
+        return await admit_socket(request, match, address, state)
+    return await respond(request, match, address, conversation, state)
 
 
 async def _keep_pace(address: ClientAddress, state: DoorState) -> None:
