@@ -131,7 +131,7 @@ def build_control(
         counters.unconfirmed += 1
         receipts.unconfirmed(member, pending)
         say.warning(
-            member.organization_id,
+            f"unconfirmed {member.organization_id}",
             "an agent has never acknowledged a message",
             org=member.organization_id,
             workflow=pending.publication.workflow_id,
