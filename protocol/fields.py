@@ -5,7 +5,6 @@ valid: no id, state or version is ever null or of another type. Every check name
 """
 
 import math
-import re
 from enum import StrEnum
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from protocol.channels import check_channel
 from protocol.codes import ErrorCode
 from protocol.errors import ProtocolError, invalid
 from protocol.ids import check_id, json_type
+from protocol.offsets import parse_offset
 from protocol.states import Outcome, State
 
 MAX_INTEGER: Final = 2**53 - 1
@@ -22,9 +22,6 @@ MAX_INTEGER: Final = 2**53 - 1
 
 MAX_TEXT: Final = 4096
 """Characters of a reason or a note that are kept; the rest is cut off: the decision matters more than its text."""
-
-_OFFSET: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-_MAX_OFFSET_PART: Final = 2**64 - 1
 
 
 def is_id(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -72,9 +69,8 @@ def is_outcome(_: object, attribute: "attrs.Attribute[Any]", value: object) -> N
 
 
 def is_offset(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-    """A position in an event history: ``<ms>-<n>``, both unsigned 64-bit integers, as Redis streams number entries."""
-    match = _OFFSET.fullmatch(value) if isinstance(value, str) else None
-    if match is None or max(map(int, match.groups())) > _MAX_OFFSET_PART:
+    """A position in an event history, see :func:`protocol.offsets.parse_offset`."""
+    if parse_offset(value) is None:
         raise invalid(f"{attribute.name} must be an offset as an event carries it, like 1705312200000-0")
 
 

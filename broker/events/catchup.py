@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 import orjson
 
 from broker.events.roster import Subscriber
-
-Offset = tuple[int, int]
+from protocol.offsets import Offset, parse_offset
 
 
 class CatchUp:
@@ -88,14 +87,6 @@ class CatchUp:
         ]
 
 
-def parse_offset(text: str) -> Offset | None:
-    """Return an offset "<ms>-<n>" as numbers that compare, None if it is not one."""
-    first, dash, second = text.partition("-")
-    if not dash or not (first.isdecimal() and second.isdecimal() and first.isascii() and second.isascii()):
-        return None
-    return int(first), int(second)
-
-
 def split_frames(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yield (frame, payload) for each of the unmasked frames that are joined in `data` (RFC 6455 section 5.2)."""
     view, at = memoryview(data), 0
@@ -111,5 +102,4 @@ def split_frames(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _offset_of(payload: memoryview) -> Offset | None:
-    offset = orjson.loads(payload).get("offset")
-    return parse_offset(offset) if isinstance(offset, str) else None
+    return parse_offset(orjson.loads(payload).get("offset"))

@@ -1,6 +1,5 @@
 """Event history, for the namespaces that keep it: appending with publishing, and catching up."""
 
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -15,12 +14,12 @@ from broker.store.layout import Layout
 from broker.store.replies import blob, integer, items, text
 from broker.store.request import Operation, command, load_script
 from protocol.channels import namespace_of
+from protocol.offsets import parse_offset
 
 PUBLISH_EVENT = load_script("publish_event")
 READ_HISTORY = load_script("read_history")
 
 _REFRESH: Final = 30.0
-_OFFSET: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 
 
 @attrs.frozen
@@ -93,9 +92,10 @@ def history_since(
     The first of the pair tells whether they are all: the event at ``since`` must still be there, and their frames may
     have ``most_bytes`` together. If not, or if ``since`` is no offset, the list is empty.
     """
-    if not _OFFSET.fullmatch(since) or max(offset_key(since)) >= 2**64:
+    after = parse_offset(since)
+    if after is None:
         return False, []
-    ms, number = offset_key(since)
+    ms, number = after  # without leading zeros, as the script compares it with the ids of entries
     reply = yield READ_HISTORY((layout.history(channel),), f"{ms}-{number}", most_bytes)
     complete, *found = items(reply)
     events = zip(map(text, found[::2]), map(blob, found[1::2]), strict=True)
@@ -105,9 +105,3 @@ def history_since(
 def with_offset(head: bytes, offset: str) -> bytes:
     """An event without its closing brace, completed by its offset."""
     return b'%b,"offset":"%b"}' % (head, offset.encode())
-
-
-def offset_key(offset: str) -> tuple[int, int]:
-    """What offsets are compared by."""
-    ms, _, number = offset.partition("-")
-    return int(ms), int(number)

@@ -5,8 +5,8 @@ import random
 
 import trio
 
-from broker.store.history import offset_key
 from broker.store.keys import NewKey
+from protocol.offsets import Offset, parse_offset
 from tests.faults.process import BrokerChild
 from tests.support.ws_client import Closed, Rejected, WsClient
 
@@ -102,3 +102,10 @@ class Browser:
         if last is not None and offset_key(offset) <= offset_key(last):
             self.complaints.append(f"{offset} after {last}")
         self.stretches[-1].append(offset)
+
+
+def offset_key(offset: str) -> Offset:
+    """What offsets are compared by."""
+    found = parse_offset(offset)
+    assert found is not None, offset
+    return found

@@ -8,12 +8,11 @@ from typing import Any
 import attrs
 
 from broker.store.drive import run_sync
-from broker.store.history import offset_key
 from broker.store.log import LogEntry, read_log
 from broker.store.receipts import Delivery, Receipt, ReceiptStatus, read_receipt
 from broker.store.snapshot import Position, Snapshot
 from tests.faults.agent import Agent
-from tests.faults.browser import Browser
+from tests.faults.browser import Browser, offset_key
 from tests.faults.ledger import Deed
 from tests.faults.world import LAYOUT, World
 
