@@ -231,6 +231,6 @@ async def test_others_have_their_turn_while_what_has_waited_is_carried_out() -> 
             for outbox in services.hub.channels[b"workflow:a"].subscribers.values():
                 assert isinstance(outbox, Outbox)
                 answered.add(outbox.frames)
-        assert len(answered) > 2
+        assert any(0 < frames < count for frames in answered)
         answers = [(await browser.hear())["type"] for _ in range(count)]
         assert answers == ["subscribed", "unsubscribed"] * (count // 2)
