@@ -178,6 +178,7 @@ class Rooms:
         """Keep one room right for as long as it exists."""
         channel = self._layout.live(room.organization_id).encode()
         refused_since: float | None = None
+        has_said = False
         failures = 0
         while True:
             heard = await self._is_heard(room, channel)
@@ -186,14 +187,15 @@ class Rooms:
                 async with self._mending:
                     await self._mender.mend(room)
             except (LinkDown, trio.TooSlowError):
-                refused_since = None
+                refused_since = None  # nobody was there to refuse anything; what was said holds
             except (RedisError, Unreadable) as error:
                 self._in_doubt.setdefault(room, self._clock())
                 org = room.organization_id
                 self._repeated.error(f"refused {org}", "cannot read an organization", org=org, error=error)
-                refused_since = self._give_up(room, refused_since, str(error))
+                refused_since = trio.current_time() if refused_since is None else refused_since
+                has_said = has_said or self._give_up(room, refused_since, str(error))
             else:
-                failures, refused_since = 0, None
+                failures, refused_since, has_said = 0, None, False
                 if heard and not room.has_gap and room.doubts == doubts:
                     self._in_doubt.pop(room, None)
                 with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2) if heard else 0):
@@ -224,13 +226,14 @@ class Rooms:
             self._in_doubt.setdefault(room, self._clock())
         return False
 
-    def _give_up(self, room: Room, since: float | None, why: str) -> float:
-        """The store answers but refuses: after a while, tell the sessions, once, that we cannot know."""
-        now = trio.current_time()
-        if since is None:
-            return now
-        if since and now - since > RESYNC_SECONDS:
-            for member in [*room.members, *room.waiting]:
-                member.resync(f"no snapshot can be had: {why}"[:200])
-            return 0.0  # said; a success starts anew
-        return since
+    def _give_up(self, room: Room, since: float, why: str) -> bool:
+        """The store answers but refuses: after a while, tell the sessions that we cannot know; returns whether we did.
+
+        That is said once until a success, whether the link breaks meanwhile or not: clients leave for it, and who comes
+        later has nothing yet that is out of date.
+        """
+        if trio.current_time() - since <= RESYNC_SECONDS:
+            return False
+        for member in [*room.members, *room.waiting]:
+            member.resync(f"no snapshot can be had: {why}"[:200])
+        return True
