@@ -1,5 +1,6 @@
 """All of Autobahn's cases in every mode: `make conformance`, or `python -m tests.conformance [MODE ...]`."""
 
+import argparse
 import sys
 import time
 
@@ -24,8 +25,16 @@ MODES = (
 )
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
     """Run the modes that are named, all of them without a name; return 1 if a case failed."""
+    options = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    known = [mode.name for mode in MODES]
+    options.add_argument(
+        "modes", nargs="*", metavar="MODE", help=f"one of {', '.join(known)}; without any: all of them"
+    )
+    names = options.parse_args().modes
+    if unknown := set(names).difference(known):
+        options.error(f"there is no mode {', '.join(sorted(unknown))}")
     failed = 0
     for mode in MODES:
         if names and mode.name not in names:
@@ -43,4 +52,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
