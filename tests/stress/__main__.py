@@ -1,4 +1,4 @@
-"""`make stress`, or `python -m tests.stress [--seed N] [--scale F]`: everything at once, for about a minute."""
+"""`make stress`, or `python -m tests.stress [--seed N] [--browsers N]`: everything at once, for about a minute."""
 
 import argparse
 import json
