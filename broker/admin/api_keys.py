@@ -165,7 +165,7 @@ def _expiry(action: Action) -> int | None:
         raise bad_request("give expires_at or expires_in, not both")
     moment = at if at is not None else None if within is None else now + within
     if moment is not None and moment <= now:
-        raise bad_request("the key would have expired already")
+        raise bad_request("expires_at or expires_in: the key would have expired already")
     return None if moment is None else int(moment)
 
 

@@ -141,9 +141,12 @@ class Target:
                     f"no dev broker of yours runs here: nothing answers at {where}.", "Start one with: make run"
                 )
             if self.config.redis.url == "embedded":
-                return Failure(f"no broker with an embedded store runs here: nothing answers at {where}.")
-            return Failure(f"Redis at {where} cannot be reached: {_first_line(error)}")
-        return Failure(f"Redis at {where} refused: {_first_line(error)}")
+                return Failure(
+                    f"no broker with an embedded store runs here: nothing answers at {where}.",
+                    "Is it started, and is this redis.data_dir the one that it uses?",
+                )
+            return Failure(f"Redis at {where} cannot be reached: {_cause(error)}.")
+        return Failure(f"Redis at {where} refused: {_first_line(error)}.")
 
     def _store_is_held(self) -> bool:
         """Tell whether the store is an embedded one whose directory a broker holds."""
@@ -157,6 +160,13 @@ class Target:
         """Return the address of the Redis without its password."""
         options = self.client.connection_pool.connection_kwargs
         return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def _cause(error: Exception) -> str:
+    """Return what the system said; redis-py puts the address, which is said already, and a number around it."""
+    from broker.link.reason import reason
+
+    return reason(error.__context__) if isinstance(error.__context__, OSError) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

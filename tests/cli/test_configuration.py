@@ -188,7 +188,7 @@ def test_redis_that_cannot_be_reached(write_config: Write, tmp_path: Path) -> No
     """The address is named, the password is not."""
     result = run("keys", "list", "--config", str(write_config('[redis]\nurl = "redis://:hunter2@127.0.0.1:1"')))
     assert result.exit_code == 1
-    assert "127.0.0.1:1 cannot be reached" in result.stderr
+    assert "Redis at 127.0.0.1:1 cannot be reached: Connection refused.\n" in result.stderr
     assert "hunter2" not in result.output
     result = run("keys", "list", "--config", str(write_config(f'[redis]\ndata_dir = "{tmp_path}"')))
     assert result.exit_code == 1
