@@ -149,7 +149,7 @@ async def _outcome(
 async def _keep_pace(address: ClientAddress, state: DoorState) -> None:
     """Count a request that leads to no session; one of an address that sends too many is late."""
     if address.countable:
-        await trio.sleep(state.request_pace.lateness(address.host, trio.current_time()))
+        await trio.sleep(state.request_rates.lateness(address.host, trio.current_time()))
 
 
 def _went_away(error: Exception) -> bool:

@@ -76,7 +76,7 @@ async def _rest(match: Match, admission: Admission, state: DoorState) -> Answer:
 
 async def _make_ticket(record: KeyRecord, state: DoorState) -> Answer:
     """Return a ticket for one event socket; a page gets it from its own server, which has the key."""
-    seconds = state.ticket_pace.wait(record.key_id, trio.current_time())
+    seconds = state.ticket_rates.wait(record.key_id, trio.current_time())
     if seconds:
         raise refusal(429, ErrorCode.RATE_LIMITED, "this API key asks for too many tickets", retry_after=seconds)
     tickets = state.services.tickets

@@ -11,8 +11,8 @@ from broker.config import Limits
 from broker.door.arrival import Line
 from broker.door.bad_tokens import BadTokens
 from broker.door.guard import Guard
-from broker.door.pace import Pace
 from broker.door.proxies import TrustedProxies
+from broker.door.rates import Rates
 from broker.door.services import DoorServices
 from broker.door.slots import Slots
 from broker.http.bounds import HttpBounds
@@ -77,7 +77,7 @@ class DoorState:
         turnstiles: all of these; they must be run.
         turns: which of them the sockets of a kind pass. Agents say little, and what they say is about a kill.
         guard: hears of wrong credentials.
-        ticket_pace, request_pace: how many tickets a key may have, and how many plain requests an address.
+        ticket_rates, request_rates: how many tickets a key may have, and how many plain requests an address.
         sessions: the open peers of each kind.
         conversations: the connections that speak HTTP.
         draining: newcomers are told to go elsewhere, where that does no harm.
@@ -109,8 +109,8 @@ class DoorState:
         self.turnstiles = (self.handshakes, self.requests, self.entries, self.exits, self.reads)
         self.turns = {Kind.CONTROL: Turns(self.exits), Kind.EVENTS: Turns(self.exits, self.reads)}
         self.guard = Guard(services)
-        self.ticket_pace = Pace(limits.tickets_per_second)
-        self.request_pace = Pace(limits.requests_per_second)
+        self.ticket_rates = Rates(limits.tickets_per_second)
+        self.request_rates = Rates(limits.requests_per_second)
         self.reconfigure()
 
     def reconfigure(self) -> None:
@@ -126,8 +126,8 @@ class DoorState:
         self.slots.per_address = limits.max_connections_per_address
         self.slots.look_again()
         self.guard.failures.per_minute = limits.bad_credentials_per_minute
-        self.ticket_pace.rate = limits.tickets_per_second
-        self.request_pace.rate = limits.requests_per_second
+        self.ticket_rates.rate = limits.tickets_per_second
+        self.request_rates.rate = limits.requests_per_second
 
     def enter(self, kind: Kind, peer: Peer) -> None:
         """Count a session in; it must `leave`."""

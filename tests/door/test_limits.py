@@ -11,7 +11,7 @@ import trio.testing
 from broker.config import Config, Control, Limits, Server
 from broker.door import arrival
 from broker.door.bad_credentials import MAX_ENTRIES, SLOWEST, BadCredentials
-from broker.door.pace import Pace
+from broker.door.rates import Rates
 from broker.door.state import Kind
 from tests.door.conftest import Site
 from tests.door.test_proxies import PLAIN, proxy_header
@@ -263,7 +263,7 @@ async def test_a_rest_call_waits_for_what_its_neighbours_did(
 
 def test_pace() -> None:
     """Each name has its burst and its rate, and the table is bounded."""
-    pace = Pace(rate=2)
+    pace = Rates(rate=2)
     assert [pace.wait("a", 0) for _ in range(20)] == [0.0] * 20
     assert pace.wait("a", 0) == 0.5
     assert pace.wait("b", 0) == 0.0
@@ -342,7 +342,7 @@ async def test_limits_that_change(site: Site) -> None:
     slots, peers = state.slots, state.peer_limits[Kind.EVENTS]
     assert (slots.total, slots.per_key, slots.per_address) == (101, 102, 103)
     assert (state.line.per_address, state.guard.failures.per_minute) == (104, 105)
-    assert (state.ticket_pace.rate, state.request_pace.rate) == (106, 107)
+    assert (state.ticket_rates.rate, state.request_rates.rate) == (106, 107)
     assert (peers.outbox_bytes, peers.max_message_bytes) == (108_000, 109_000)
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.door import bad_tokens, pace
+from broker.door import bad_tokens, rates
 from broker.door.address import ClientAddress
 from broker.door.bad_tokens import MAX_ENTRIES, BadTokens
-from broker.door.pace import Pace
+from broker.door.rates import Rates
 from broker.door.routes import ROUTES, find_route
 from broker.http import describe_listener, listen
 from broker.http.answer import Refused, refusal
@@ -151,8 +151,8 @@ def test_an_attempt_counts_for_a_minute() -> None:
 
 def test_the_table_of_paces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of names pushes out the longest unused; whoever goes on asking is held to its rate all the while."""
-    monkeypatch.setattr(pace, "MAX_ENTRIES", 2)
-    table = Pace(rate=0.1)
+    monkeypatch.setattr(rates, "MAX_ENTRIES", 2)
+    table = Rates(rate=0.1)
     assert table.wait("idle", 0) == 0.0
     for number in range(10):
         assert (table.wait("busy", 0) == 0.0) is (number == 0)

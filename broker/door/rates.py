@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from broker.wire.bucket import TokenBucket
 
-__all__ = ["Pace"]
+__all__ = ["Rates"]
 
 BURST_SECONDS = 10.0
 """So many seconds' worth may come at once."""
@@ -13,7 +13,7 @@ MAX_ENTRIES = 16384
 """Names that are remembered."""
 
 
-class Pace:
+class Rates:
     """Lets each name do something `rate` times a second on average, with room for `BURST_SECONDS` of it at once.
 
     A name that is pushed out of the table, the longest unused first, begins anew.
