@@ -228,7 +228,7 @@ class Conversation:
         limit = self._bounds.max_body_bytes
         declared = self._declared
         if declared is not None and declared > limit:
-            raise refusal(413, ErrorCode.BODY_TOO_LARGE, f"the body may have {limit} bytes", close=True)
+            raise _too_large(limit)
         if conn.they_are_waiting_for_100_continue:
             go_on = conn.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._wire.send_all(go_on or b"")
@@ -241,7 +241,7 @@ class Conversation:
             if isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > limit:
-                    raise refusal(413, ErrorCode.BODY_TOO_LARGE, f"the body may have {limit} bytes", close=True)
+                    raise _too_large(limit)
             elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
                 return bytes(body)
             elif event is h11.NEED_DATA:
@@ -286,6 +286,10 @@ class Conversation:
             parts.append(conn.send(h11.Data(data=answer.body)))
         parts.append(conn.send(h11.EndOfMessage()))
         return b"".join(part for part in parts if part)
+
+
+def _too_large(limit: int) -> Refused:
+    return refusal(413, ErrorCode.BODY_TOO_LARGE, f"the body may have {limit} bytes at the most", close=True)
 
 
 def _malformed(error: h11.RemoteProtocolError) -> Refused:
