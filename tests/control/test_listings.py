@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.control.listings import FRESH_SECONDS, LARGE_BYTES, READ_SECONDS, READS_AT_ONCE, Listings, listing_of
+from broker.control.replica import known_workflow
 from broker.control.rooms import Rooms
 from broker.link.errors import LinkDown
 from broker.store.drive import Call
@@ -270,6 +271,20 @@ async def test_what_a_room_knows_is_encoded_once(broker: Broker, valkey: Valkey)
             first, second = await listings.of(ORG), await listings.of(ORG)
             assert first is second
             assert [each["state"] for each in json.loads(first)] == [state]
+
+
+async def test_another_log_of_the_same_length(nursery: trio.Nursery) -> None:
+    """What a room knew of a log that was lost is not told of the next one, though as much has happened there."""
+    async with polling(Store().call) as (_, rooms, listings):
+        nursery.start_soon(rooms.run)
+        await wait_all_tasks_blocked()
+        room = rooms.enter(Somebody())  # type: ignore[arg-type]  # no more is asked of it
+        states: list[str] = []
+        for epoch, state in (("e1", State.KILLED), ("e2", State.NORMAL)):
+            room.load(snapshot(1, epoch=epoch), {"wf": known_workflow(stored("wf", state, 1))}, [])
+            states += [each["state"] for each in json.loads(listings._from_room(room))]
+        assert states == ["Killed", "Normal"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_encoding_takes_turns() -> None:

@@ -284,3 +284,21 @@ async def test_a_connection_that_lasted(
     await nursery.start(link.run)
     await enough.wait()
     assert longest / 2 - 0.001 <= attempts[8] - attempts[7] - lasted <= longest + 0.001
+
+
+async def test_what_is_said_at_the_end(server: Server, nursery: trio.Nursery) -> None:
+    """A link that breaks is warned of; one that is stopped, as at every end of the broker, is not."""
+    link = Link(server.address, "test", backoff=QUICK)
+    with structlog.testing.capture_logs() as logs:
+        await nursery.start(link.run)
+        link.leave("for this test")
+        with trio.fail_after(20):
+            await link.wait_up()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True), trio.fail_after(20):
+            await link.wait_down()
+    assert [(line["event"], line.get("reason")) for line in logs] == [
+        ("link up", None),
+        ("link down", "for this test"),
+        ("link up", None),
+    ]
