@@ -51,7 +51,7 @@ async def _settle(member: Member, room: Room, services: ControlServices) -> None
 async def _catch_up(member: Member, room: Room, services: ControlServices) -> None:
     """Send a snapshot as of now, then what no snapshot holds, then what is asked to be acknowledged."""
     replica = room.replica
-    generation, since, since_ms = member.generation, member.sent_seq, member.sent_ms
+    since, since_ms = member.sent_seq, member.sent_ms
     upto, upto_ms = member.seq, member.ms
     member.snapshot_due = False
     member.backlog.clear()  # of what comes from now on nothing is lost: it waits there again
@@ -68,7 +68,7 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
     for publication in [*missed, *asked]:
         if publication.seq <= upto:  # what is above that a large room is still about to tell, in its turn
             await _carry_publication(member, publication, services)
-    if generation == member.generation and not member.snapshot_due:
+    if not member.snapshot_due:  # else it has missed something meanwhile, or starts over
         member.note_sent(upto, upto_ms)
 
 
