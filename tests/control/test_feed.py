@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import structlog
+import trio
 
 from broker.control import feed, rooms
+from broker.keys.cache import FRESH_SECONDS
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, add_key, running_broker
 from tests.control.clients import eventually, snapshot
@@ -63,3 +65,18 @@ async def test_refused_on_a_later_connection(own_valkey: Valkey, monkeypatch: py
             )
             assert (await client.receive_type("state_change"))["state"] == "Killed"
     assert len([line for line in logs if line.get("channel") == "control:*"]) == 1
+
+
+async def test_a_key_that_is_revoked_while_nobody_hears(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Redis lets the broker hear changes of keys again, it looks at once for those that went by."""
+    monkeypatch.setattr(feed, "REFUSED_SECONDS", 0.02)
+    api_key, record = add_key(own_valkey)
+    async with running_broker(own_valkey) as broker, await broker.connect(api_key) as client:
+        await snapshot(client)
+        allow(own_valkey, "resetchannels")
+        await eventually(lambda: broker.plane.feed.is_deaf)
+        await eventually(lambda: broker.plane.feed._link.state.up and not broker.plane.feed._link.restoring)
+        own_valkey.client.hset(LAYOUT.key(record.hash), "status", "revoked")
+        allow(own_valkey, "allchannels")
+        with trio.fail_after(FRESH_SECONDS / 2):  # before it looks of its own accord
+            await client.receive_type("key_rotated")

@@ -125,3 +125,24 @@ async def test_bytes_that_are_on_their_way() -> None:
             on_their_way = wire.unacknowledged() > 0
         assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED * 1000
         wire.close()
+
+
+async def test_an_agent_that_falls_silent(autojump_clock: trio.testing.MockClock) -> None:
+    """It is marked after two intervals, kept for its time, and then ended."""
+    services = unconnected_plane().services
+    settings, counters = services.config.control, services.counters
+    began = trio.current_time()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        async with open_peer(PlainWire(ours), b"", LIMITS) as peer, trio.open_nursery() as session:
+            peer.start(session)
+            session.start_soon(run_heartbeat, Member(services, peer, KEY, "nr_live_x"), services)
+            await trio.sleep(1.9 * settings.ping_interval)
+            assert (counters.control_silent, peer.closing) == (0, False)
+            await trio.sleep(2.2 * settings.ping_interval)
+            assert (counters.control_silent, counters.heartbeats_missed) == (1, 1)
+            await trio.sleep(settings.silent_timeout - 5 * settings.ping_interval)
+            assert (counters.heartbeats_missed, peer.closing) == (1, False)
+            await trio.sleep(2 * settings.silent_timeout)
+    # here, since the block ends without a word when the session does
+    assert settings.silent_timeout < trio.current_time() - began < settings.silent_timeout + 2 * settings.ping_interval

@@ -183,3 +183,11 @@ def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.seq for each in replica.recent(5)] == [3, 4, 5]
     assert [each.seq for each in replica.missed_since(2, 10**13) or ()] == [3, 4, 5]
     assert replica.missed_since(1, 0) is None
+
+
+def test_messages_of_a_log_that_is_no_more() -> None:
+    """A replica that begins anew replays what the new log holds, and nothing of the one before."""
+    replica = loaded()
+    replica.take(policy(1, ms=1000))
+    replica.load(snapshot(3, epoch="e2"), {}, [policy(3, ms=1003)], now=0.0)
+    assert [each.seq for each in replica.recent(0)] == [3]
