@@ -31,6 +31,8 @@ async def run_courier(member: Member, room: Room, services: ControlServices) -> 
         while True:
             await member.bell.wait()
             await _settle(member, room, services)
+            if member.over:
+                member.end_with_key()
     except _Over:
         return
 

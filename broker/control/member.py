@@ -31,6 +31,7 @@ class Member:
         generation, seq, ms: the last publication meant for it: which life of the room, which number, made when.
         sent_seq, sent_ms: the last one that its outbox has taken, with all before it.
         holding: whether publications wait in `backlog` until its courier is done.
+        over: whether it ends once its courier is done.
         snapshot_due: whether the courier must begin with a snapshot.
         begun: set once it has been sent anything, first of all `initial_state`.
         bell: wakes the courier.
@@ -60,6 +61,7 @@ class Member:
         "last_ack",
         "ms",
         "organization_id",
+        "over",
         "peer",
         "pending",
         "record",
@@ -86,6 +88,7 @@ class Member:
         self.bound = record.workflow_id
         self.generation = self.seq = self.ms = self.sent_seq = self.sent_ms = 0
         self.holding = self.snapshot_due = True
+        self.over = False
         self.begun = trio.Event()
         self.bell = Doorbell()
         self.backlog = Backlog()
@@ -253,25 +256,21 @@ class Member:
         return self.record.verifying_secrets(self._services.clock())
 
     def key_changed(self, record: KeyRecord | None) -> None:
-        """Take a new version of the key; None ends the session."""
+        """Take a new version of the key; None ends the session, once it knows what was decided before."""
         if record is not None:
             self.record = record
             self._choose_alternative()
         else:
-            self._end_with_key()
+            self._services.farewells.begin(self)
 
-    def resync(self, reason: str) -> None:
-        """Tell the client that no snapshot can be had: the last resort."""
-        self.tell(ResyncRequired(reason=reason))
+    def let_go(self) -> None:
+        """End, if nothing is due to the client; else its courier does that."""
+        self.over = True
+        if not self.holding:
+            self.end_with_key()
 
-    def leave(self) -> Iterable[Pending]:
-        """End: give everything back; returns what was never acknowledged."""
-        self._services.signers.give_back(self._signer)
-        self._signer = self._alternative = None
-        self.backlog.clear()
-        return self.pending.abandon()
-
-    def _end_with_key(self) -> None:
+    def end_with_key(self) -> None:
+        """Tell the client that its key is over, behind what it can still be told, and close."""
         if self.peer.closing:
             return
         while self.backlog:
@@ -286,6 +285,17 @@ class Member:
             )
         )
         self.peer.close_soon(CloseCode.KEY_REVOKED, "API key revoked or expired")
+
+    def resync(self, reason: str) -> None:
+        """Tell the client that no snapshot can be had: the last resort."""
+        self.tell(ResyncRequired(reason=reason))
+
+    def leave(self) -> Iterable[Pending]:
+        """End: give everything back; returns what was never acknowledged."""
+        self._services.signers.give_back(self._signer)
+        self._signer = self._alternative = None
+        self.backlog.clear()
+        return self.pending.abandon()
 
     def _choose_alternative(self) -> None:
         """Of the two secrets of the key, find the one that this session is not signed with."""

@@ -10,6 +10,7 @@ import trio
 from broker.config import Config
 from broker.control.acks import Pending
 from broker.control.carried import CarriedSession
+from broker.control.farewells import Farewells
 from broker.control.feed import ControlFeed
 from broker.control.input import InputDesk
 from broker.control.listings import Listings
@@ -65,6 +66,7 @@ class ControlPlane:
             await plane.start(services.rooms.run)
             await plane.start(services.listings.run)
             await plane.start(self.desk.run)
+            await plane.start(services.farewells.run)
             await plane.start(services.keys.run)
             plane.start_soon(services.resends.run)
             plane.start_soon(services.receipts.run)
@@ -147,6 +149,7 @@ def build_control(
         call=call,
         rooms=rooms,
         listings=Listings(layout, call, rooms, log),
+        farewells=Farewells(rooms),
         keys=keys,
         signers=Signers(),
         resends=Resends(config.control.ack_timeout, config.control.ack_attempts, give_up),

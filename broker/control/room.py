@@ -65,6 +65,8 @@ class Room:
         self.left_at = trio.current_time()
         self.generation = 0
         self.doubts = 0  # rises with each doubt: one that comes while the log is being read is not settled by that
+        self.settled = 0  # how many of these doubts a comparison with the log has settled
+        self.settling = trio.lowlevel.ParkingLot()  # for those who wait for that, and for all sessions to be told
         self.capped = 0  # entries that the log has ever lost to its size cap
         self._counters = counters
         self._clock = clock
@@ -90,6 +92,11 @@ class Room:
     def ms(self) -> int:
         """The store's unix ms of the entry that the replica has come to."""
         return 0 if self.replica.position is None else self.replica.position.ms
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether sessions are still being told of what the replica has come to."""
+        return self._fanning
 
     @property
     def is_deserted(self) -> bool:
@@ -205,6 +212,7 @@ class Room:
                     second = int(self._clock())
             self._done(item[0], addressees)
         self._fanning = False
+        self.settling.unpark_all()
 
     def _tell(self, member: "Member", item: _Item, second: int, addressees: "list[Member]") -> None:
         publication, generation, seq, ms = item

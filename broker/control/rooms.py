@@ -133,6 +133,17 @@ class Rooms:
         for room in self._rooms.values():
             self._doubt(room, "the link was down")
 
+    async def compare(self, organization_id: str) -> None:
+        """Return when all sessions of an organization were told what its log has by now; bring your own timeout."""
+        room = self._rooms.get(organization_id)
+        if room is None:
+            return
+        room.doubts += 1
+        doubts = room.doubts
+        room.bell.ring()
+        while room.settled < doubts or room.is_telling:
+            await room.settling.park()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the tasks of all rooms, until cancelled."""
         async with trio.open_nursery() as rooms:
@@ -196,6 +207,8 @@ class Rooms:
                 has_said = has_said or self._give_up(room, refused_since, str(error))
             else:
                 failures, refused_since, has_said = 0, None, False
+                room.settled = doubts
+                room.settling.unpark_all()
                 if heard and not room.has_gap and room.doubts == doubts:
                     self._in_doubt.pop(room, None)
                 with trio.move_on_after(CHECK_SECONDS * random.uniform(0.8, 1.2) if heard else 0):

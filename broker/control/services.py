@@ -14,6 +14,7 @@ from broker.store.layout import Layout
 from broker.wire.peer import Peer
 
 if TYPE_CHECKING:
+    from broker.control.farewells import Farewells
     from broker.control.listings import Listings
     from broker.control.member import Member
     from broker.control.presence import PresenceBoard
@@ -33,6 +34,7 @@ class ControlServices:
         call: the command link's `call`.
         rooms: the organizations with sessions here.
         listings: all workflows of an organization, for those who poll.
+        farewells: ends sessions whose key is over.
         keys: the key cache.
         signers: who is signed for, shared by sessions.
         resends: what waits for an ack, over all sessions.
@@ -51,6 +53,7 @@ class ControlServices:
     call: Call
     rooms: "Rooms"
     listings: "Listings"
+    farewells: "Farewells"
     keys: KeyCache
     signers: Signers
     resends: "Resends"

@@ -55,10 +55,10 @@ async def test_an_entry_of_a_former_life(line: Line) -> None:
 async def test_a_kill_that_waits_goes_before_the_end(line: Line) -> None:
     """A client whose key is revoked while a kill waits for it is told of that first, then of the key, then closed."""
     line.member.deliver(change(6, State.KILLED), 1, 1)
-    line.member.key_changed(None)
+    line.member.end_with_key()
     told = line.client.recv(65536)
     assert 0 < told.index(b'"Killed"') < told.index(b'"key_rotated"') < told.index(b"\x11\x31API key revoked")
-    line.member.key_changed(None)
+    line.member.end_with_key()
     line.client.setblocking(False)
     with pytest.raises(BlockingIOError):
         line.client.recv(65536)

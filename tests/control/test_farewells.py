@@ -1,0 +1,88 @@
+"""What an agent is told before its session ends because its key does."""
+
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from broker.control import farewells, room
+from broker.store import keys
+from broker.store.drive import run_sync
+from broker.store.key_record import KeyRecord
+from tests.conftest import Valkey
+from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher, running_broker
+from tests.control.clients import snapshot
+from tests.support.ws_client import WsClient
+
+
+def revoke(valkey: Valkey, record: KeyRecord) -> None:
+    """Revoke a key."""
+    run_sync(valkey.client, keys.revoke_key(LAYOUT, record.key_id))
+
+
+async def told(client: WsClient) -> list[Any]:
+    """Return what a client is told until it is closed with 4401: the type of each message, or the new state."""
+    found = []
+    with trio.fail_after(3):
+        while (message := await client.receive_json())["type"] != "key_rotated":
+            found.append(message.get("state", message["type"]))
+        assert (await client.wait_closed()).code == 4401
+    return found
+
+
+async def test_a_kill_before_a_revocation_in_a_break(broker: Broker, valkey: Valkey) -> None:
+    """Whichever of the two is read first when the link is back: the agent is killed before it is let go."""
+    api_key, record = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        valkey.client.client_kill_filter(_type="pubsub")
+        publisher(valkey).kill(ORG, "wf")
+        revoke(valkey, record)
+        assert await told(client) == ["Killed"]
+
+
+async def test_a_kill_that_a_large_room_is_still_telling(
+    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room that tells its sessions in turns has told them all before those of the key are let go."""
+    monkeypatch.setattr(room, "AT_ONCE", 0)
+    api_key, record = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        valkey.client.client_kill_filter(_type="pubsub")
+        publisher(valkey).kill(ORG, "wf")
+        revoke(valkey, record)
+        assert await told(client) == ["Killed"]
+
+
+async def test_a_kill_and_a_revocation_between_two_processes(broker: Broker, valkey: Valkey) -> None:
+    """A session that is taken up with a key that is over by now is told what was decided while nobody held it."""
+    api_key, record = add_key(valkey, "wf")
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        [member] = broker.plane.services.members.values()
+        left = member.carry(None)
+    async with running_broker(valkey, "b2") as successor:
+        assert await successor.plane.services.keys.lookup(api_key) == record  # lets it in, as a parcel does
+        successor.carried[api_key] = left
+        publisher(valkey).kill(ORG, "wf")
+        async with await successor.connect(api_key) as client:
+            revoke(valkey, record)
+            assert (await snapshot(client))["wf"]["state"] == "Killed"
+            assert await told(client) == []
+
+
+async def test_a_store_that_does_not_say(broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that expires while the log cannot be read ends its session all the same, a little later."""
+    monkeypatch.setattr(farewells, "LAST_WORD_SECONDS", 0.2)
+    api_key, _ = add_key(valkey, expires_at=int(time.time()) + 1000)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+
+        async def silence(*_: object) -> object:
+            await trio.sleep_forever()
+
+        broker.plane.services.rooms._mender._call = silence
+        broker.clock.offset = 1000
+        assert await told(client) == []
