@@ -155,13 +155,27 @@ class PresenceBoard:
                 await _wait(link_is_up, BEAT_SECONDS)
 
     async def sign_off(self) -> None:
-        """Say that this broker and its sessions are gone, if the store can be reached."""
+        """Say that this broker and its sessions are gone, if the store can be reached.
+
+        Sessions that are handed over are not: with their broker they count as connected until another process has them,
+        or until they expire. Whoever kills in between would else be told that nobody is there.
+        """
         try:
-            await run(self._call, sign_off(self._layout, self._broker_id))
-            for organization_id in list(self._orgs):
-                await run(self._call, remove_presence(self._layout, organization_id, self._broker_id))
+            if not any(member.peer.handed_over for org in self._orgs.values() for member in org.members.values()):
+                await run(self._call, sign_off(self._layout, self._broker_id))
+            for organization_id, org in list(self._orgs.items()):
+                await self._leave(organization_id, org)
         except RedisError:
             return  # it will be missed soon enough
+
+    async def _leave(self, organization_id: str, org: _Org) -> None:
+        going_on = {each: _present(member) for each, member in org.members.items() if member.peer.handed_over}
+        gone = [*org.gone, *(each for each in org.members if each not in going_on)] if going_on else None
+        await run(self._call, remove_presence(self._layout, organization_id, self._broker_id, gone))
+        names = list(going_on)
+        for start in range(0, len(names), PER_WRITE):
+            some = {each: going_on[each] for each in names[start : start + PER_WRITE]}
+            await run(self._call, put_presence(self._layout, organization_id, self._broker_id, some))
 
 
 async def _wait(event: trio.Event, seconds: float) -> None:

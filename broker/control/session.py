@@ -60,10 +60,10 @@ async def run_control_session(
         services.counters.control_silent -= member.silent
         unwatch()
         room.leave(member)
-        services.presence.remove(member)
         services.members.pop(peer, None)
         left = member.leave()
         if not peer.handed_over:
+            services.presence.remove(member)
             services.receipts.gone(member, left)
         log_close(
             services.log,

@@ -71,10 +71,14 @@ def remove_presence(
 
 
 def read_presence(layout: Layout, organization_id: str) -> Operation[tuple[PresentSession, ...]]:
-    """Read the agents of an organization that live brokers hold, longest connected first."""
-    found: list[PresentSession] = []
-    for broker in (yield from live_brokers(layout)):
+    """Read the agents of an organization that live brokers hold, longest connected first.
+
+    One that was handed over is with the broker that was heard of last.
+    """
+    found: dict[str, PresentSession] = {}
+    for broker in sorted((yield from live_brokers(layout)), key=lambda broker: broker.heartbeat_ms):
         reply = yield command("HGETALL", layout.presence(organization_id, broker.broker_id))
         for name, value in pairs(reply):
-            found.append(PresentSession(text(name), broker.broker_id, Presence(**orjson.loads(blob(value)))))
-    return tuple(sorted(found, key=lambda session: (session.presence.since, session.session_id)))
+            session_id, presence = text(name), Presence(**orjson.loads(blob(value)))
+            found[session_id] = PresentSession(session_id, broker.broker_id, presence)
+    return tuple(sorted(found.values(), key=lambda session: (session.presence.since, session.session_id)))

@@ -123,6 +123,27 @@ async def test_a_store_that_is_away_for_a_moment(autojump_clock: trio.testing.Mo
     assert {words[1 if words[0] == "EVALSHA" else 0] for words in written} == {HEARTBEAT.sha, "HDEL"}
 
 
+async def test_farewell_to_those_who_are_handed_over() -> None:
+    """They are left in, with their broker, for the time in which no process has them; others are taken out."""
+    written: list[tuple[object, ...]] = []
+
+    async def call(*words: object) -> object:
+        await trio.lowlevel.checkpoint()
+        written.append(words)
+        return 1
+
+    services = unconnected_plane(call).services
+    with connection() as (wire, _):
+        stays, goes = (member_on(wire, services) for _ in range(2))
+        services.presence.put(stays)
+        services.presence.put(goes)
+        stays.peer.hand_over()
+        await services.presence.sign_off()
+    removed, put = written
+    assert removed == ("HDEL", services.layout.presence("acme", "b1"), goes.peer.id)
+    assert (PUT_PRESENCE.sha in put, put[5:][::2]) == (True, (stays.peer.id,))
+
+
 @pytest.mark.parametrize("first_answer", [None, LinkDown("away")])
 async def test_farewell(
     first_answer: LinkDown | None, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery

@@ -193,6 +193,29 @@ async def test_what_happened_in_between(service: Service, publisher: Publisher, 
         assert (await message(client, "state_change"))["state"] == "Killed"
 
 
+async def test_an_agent_that_no_process_has(service: Service, publisher: Publisher, valkey: Valkey) -> None:
+    """Whoever kills between two processes is told of the agent, and of its receipt as soon as the next one has it."""
+    made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
+    async with await service.connect(made.api_key) as client:
+        await message(client, "initial_state")
+        with trio.fail_after(5):
+            while not run_sync(valkey.client, read_presence(Layout(""), "acme")):  # noqa: ASYNC110  nobody tells
+                await trio.sleep(0.01)
+        await service.stop()
+        [agent] = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+        assert agent.presence.workflow_id == "wf"
+        killed = publisher.kill("acme", "wf").message_id
+        assert not _is_complete(valkey, killed)
+        await service.start()
+        await message(client, "state_change")
+        await client.send_json(type="ack", message_id=killed, received_at=int(time.time()))
+        with trio.fail_after(5):
+            while not _is_complete(valkey, killed):  # noqa: ASYNC110  nobody tells
+                await trio.sleep(0.01)
+        [same] = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+        assert (same.session_id, same.broker_id != agent.broker_id) == (agent.session_id, True)
+
+
 async def test_a_message_in_pieces(service: Service, publisher: Publisher, api_key: str) -> None:
     """The first half of a client's message was read by one process, the second half by the next: it is one message."""
     async with await service.connect(api_key) as client:

@@ -44,6 +44,18 @@ def test_agents_of_live_brokers(valkey: Valkey) -> None:
     ]
 
 
+def test_an_agent_that_was_handed_over(valkey: Valkey) -> None:
+    """It is with the broker that was heard of last, in whatever order they stand."""
+    for former, latter in (("b1", "b2"), ("b2", "b1")):
+        valkey.client.flushall()
+        now = done(valkey, heartbeat(LAYOUT, latter, {}))
+        for broker_id in (former, latter):
+            done(valkey, put_presence(LAYOUT, ORG, broker_id, {"s1": Presence("k1", "wf", 100)}))
+        valkey.client.hset(LAYOUT.brokers(), former, f"{now - 1000} {{}}")
+        [found] = done(valkey, read_presence(LAYOUT, ORG))
+        assert found.broker_id == latter
+
+
 def test_presence_while_memory_is_full(valkey: Valkey) -> None:
     """Else those who kill just then would be told that nobody is connected."""
     with out_of_memory(valkey):
