@@ -18,7 +18,7 @@ from broker.store.receipts import (
 from protocol.control import ApprovalResolvedInput, PolicyInvalidatedInput
 from protocol.states import Outcome, State
 from tests.conftest import Valkey
-from tests.store.helpers import LAYOUT, ORG, change, done
+from tests.store.helpers import LAYOUT, ORG, change, done, out_of_memory
 
 NOW = int(time.time())
 
@@ -53,6 +53,21 @@ def test_receipt_over_two_brokers(valkey: Valkey) -> None:
         Delivery.UNCONFIRMED,
         "never acknowledged: wrong secret?",
         None,
+    )
+
+
+def test_receipt_while_memory_is_full(valkey: Valkey) -> None:
+    """A kill gets through just then, and so does who was sent it, who confirmed it, and who did not."""
+    with out_of_memory(valkey):
+        message = change(valkey, State.KILLED).message_id
+        assert done(valkey, deliver(LAYOUT, ORG, message, "b1", [Addressee("s1", "k1"), Addressee("s2", "k2")]))
+        assert done(valkey, acknowledge(LAYOUT, ORG, message, "s1", NOW)) is not None
+        assert done(valkey, mark(LAYOUT, ORG, message, "s2", Delivery.GONE))
+        receipt = done(valkey, read_receipt(LAYOUT, ORG, message))
+    assert receipt is not None
+    assert (receipt.brokers, [each.status for each in receipt.sessions]) == (
+        {"b1": 2},
+        [Delivery.CONFIRMED, Delivery.GONE],
     )
 
 

@@ -12,6 +12,7 @@ local issued = redis.call('HGET', receipt, 'issued_at')
 if not issued then
   return false
 end
+redis.call('HDEL', receipt, '') -- a server that is out of memory lets a script go on that has written something
 
 local function read(session)
   local found = redis.call('HGET', receipt, 'session:' .. session)
