@@ -76,6 +76,7 @@ async def _catch_up(member: Member, room: Room, services: ControlServices) -> No
 
 async def _carry_publication(member: Member, publication: Publication, services: ControlServices) -> None:
     await _carry(member, publication.message, services)
+    member.note_rotation(publication)
     if publication.wants_ack and member.expect(publication) and publication.is_for(member.bound):
         services.receipts.delivered(publication, [member])
 

@@ -32,6 +32,7 @@ class Member:
         sent_seq, sent_ms: the last one that its outbox has taken, with all before it.
         holding: whether publications wait in `backlog` until its courier is done.
         over: whether it ends once its courier is done.
+        rotated_to: the newest version of its own key that it was told of.
         snapshot_due: whether the courier must begin with a snapshot.
         begun: set once it has been sent anything, first of all `initial_state`.
         bell: wakes the courier.
@@ -66,6 +67,7 @@ class Member:
         "pending",
         "record",
         "resumed_at",
+        "rotated_to",
         "sent",
         "sent_ms",
         "sent_seq",
@@ -94,7 +96,7 @@ class Member:
         self.backlog = Backlog()
         self.pending = PendingAcks()
         self.silent = False
-        self.sent = self.acked = 0
+        self.sent = self.acked = self.rotated_to = 0
         self.last_ack = 0.0
         self.clock_skew: float | None = None
         self.wrong_signatures = 0
@@ -182,6 +184,8 @@ class Member:
         self.ms = publication.ms
         if publication.state is not None:
             self.pending.supersede(publication.workflow_id or "")
+        else:
+            self.note_rotation(publication)
         if publication.wants_ack:
             self.expect(publication)
         if self.holding or self.peer.pending_bytes > HOLD_BYTES:
@@ -194,6 +198,12 @@ class Member:
         else:
             self.miss()
         return True
+
+    def note_rotation(self, publication: Publication) -> None:
+        """Remember what it is told of its own key."""
+        body = publication.body
+        if isinstance(body, KeyRotated) and body.key_id == self.record.key_id:
+            self.rotated_to = max(self.rotated_to, body.new_version)
 
     def note_sent(self, seq: int, ms: int) -> None:
         """The outbox has taken everything up to a place in the log."""
@@ -276,14 +286,15 @@ class Member:
         while self.backlog:
             self.peer.send(self.frame(self.backlog.pop().message))
         version = self.record.version + 1
-        self.tell(
-            KeyRotated(
-                organization_id=self.organization_id,
-                key_id=self.record.key_id,
-                new_version=version,
-                message_id=f"{self.record.key_id[:100]}~{version}",
+        if self.rotated_to < version:
+            self.tell(
+                KeyRotated(
+                    organization_id=self.organization_id,
+                    key_id=self.record.key_id,
+                    new_version=version,
+                    message_id=f"{self.record.key_id[:100]}~{version}",
+                )
             )
-        )
         self.peer.close_soon(CloseCode.KEY_REVOKED, "API key revoked or expired")
 
     def resync(self, reason: str) -> None:
