@@ -76,7 +76,7 @@ class Mender:
 
     async def _read_on(self, room: Room) -> bool:
         """Take one page of the log, or a snapshot; tell whether the room is level."""
-        position = room.replica.position
+        position = room.read_up_to
         if position is None:
             await self._load(room)
             return True
@@ -85,12 +85,14 @@ class Mender:
         if read.gap:
             await self._load(room, lost=read.lost)
             return True
+        if room.confirm(position):
+            return False  # what follows a joint is here, or elsewhere: the room goes on from its own place
         epoch = read.position.epoch
         for entry in read.entries:
             assert epoch is not None
             if entry.seq > room.seq:
                 room.accept(Publication(epoch, entry.seq, entry.ms, entry.message))
-        return read.complete
+        return read.complete and not room.has_joints
 
     async def _load(self, room: Room, lost: bool = False) -> None:
         if lost:
@@ -135,11 +137,10 @@ class Mender:
 
     async def _restore(self, room: Room) -> None:
         """The store may have forgotten something: write back what we know better."""
-        assert room.replica.position is not None
-        known = room.replica.stored()
+        position, known = room.read_up_to, room.replica.stored()
+        assert position is not None
         restored = await run(
-            self._ask,
-            restore(self._layout, room.organization_id, known, room.replica.position, limits=self._limits),
+            self._ask, restore(self._layout, room.organization_id, known, position, limits=self._limits)
         )
         if restored.changed:
             self._counters.restored += len(restored.changed)

@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 from broker.control.publication import NotALogEntry, Publication, parse_live
 from broker.control.replica import Known, Replica, Verdict
 from broker.observe import Counters
-from broker.store.snapshot import Snapshot
+from broker.store.snapshot import Position, Snapshot
 from broker.wire.doorbell import Doorbell
 from broker.wire.turn import Turn
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_AHEAD = 1024
 """Publications that may wait for the ones before them; more are read from the log again."""
+
+MAX_JOINTS = 64
+"""Breaks of the live channel without a look at the log between them, of which the joints are kept; older ones go."""
 
 MAX_QUEUED = 1024
 """Publications that may wait for their fan-out; past that every session gets a fresh snapshot instead."""
@@ -74,6 +78,8 @@ class Room:
         self._delivered = delivered
         self._doubt = doubt
         self._unknown = unknown
+        self._connection = 0  # which connection of the live channel was heard last
+        self._joints: deque[Position] = deque(maxlen=MAX_JOINTS)  # where it was when it began to hear each of them
         self._ahead: dict[int, Publication] = {}
         self._queue: deque[_Item] = deque()
         self._fanning = False
@@ -92,6 +98,27 @@ class Room:
     def ms(self) -> int:
         """The store's unix ms of the entry that the replica has come to."""
         return 0 if self.replica.position is None else self.replica.position.ms
+
+    @property
+    def read_up_to(self) -> Position | None:
+        """The place from which the log is to be read on: the replica's own, unless there are joints to be looked at.
+
+        A store that has lost what came last counts on from there, and what it then publishes may follow the very number
+        that was lost. Only the entry of that number tells the two histories apart, so the log has to hold every joint.
+        """
+        return self._joints[0] if self._joints else self.replica.position
+
+    @property
+    def has_joints(self) -> bool:
+        """Whether there are joints to be looked at."""
+        return bool(self._joints)
+
+    def confirm(self, place: Position) -> bool:
+        """The log holds this place; tell whether that was a joint."""
+        if self._joints and self._joints[0] is place:
+            self._joints.popleft()
+            return True
+        return False
 
     @property
     def is_telling(self) -> bool:
@@ -117,8 +144,13 @@ class Room:
         if self.is_deserted:
             self.left_at = trio.current_time()
 
-    def hear(self, payload: bytes) -> None:
-        """Take a message of the live channel."""
+    def hear(self, payload: bytes, connection: int) -> None:
+        """Take a message of the live channel, from the connection of this number."""
+        if connection != self._connection:
+            self._connection = connection
+            self._ahead.clear()
+            if self.replica.position is not None:
+                self._joints.append(attrs.evolve(self.replica.position))  # no reading that is under way is of this one
         try:
             publication = parse_live(payload)
         except NotALogEntry as error:
@@ -146,6 +178,7 @@ class Room:
     def load(self, snapshot: Snapshot, workflows: dict[str, Known], recent: list[Publication]) -> None:
         """Begin a new life with what the store says; every session gets a fresh snapshot, in-band."""
         self.replica.load(snapshot, workflows, recent, trio.current_time())
+        self._joints.clear()
         self._queue.clear()
         self._refresh()
         self.ready.set()

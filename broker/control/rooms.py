@@ -126,7 +126,7 @@ class Rooms:
         """Take a message of an organization's live channel."""
         room = self._rooms.get(organization_id)
         if room is not None:
-            room.hear(payload)
+            room.hear(payload, self._link.generation)
 
     def restored(self) -> None:
         """The subscription link is back: what was published in between was not heard."""

@@ -78,14 +78,14 @@ def live(seq: int, epoch: str = "e1", message: bytes | None = None) -> bytes:
 async def test_what_makes_a_room_doubt(heard: Heard) -> None:
     """A gap, another log and what is no entry are doubted at once; what is next, or known, is not."""
     for seq in (6, 5, 6):
-        heard.room.hear(live(seq))
+        heard.room.hear(live(seq), 1)
     assert (heard.room.seq, heard.doubts) == (6, [])
-    heard.room.hear(live(8))
-    heard.room.hear(live(7, "e2"))
-    heard.room.hear(b"nonsense")
+    heard.room.hear(live(8), 1)
+    heard.room.hear(live(7, "e2"), 1)
+    heard.room.hear(b"nonsense", 1)
     assert [why.partition(":")[0] for why in heard.doubts] == ["a gap", "another log", "not a log entry"]
     assert (heard.room.seq, heard.room.has_gap) == (6, True)
-    heard.room.hear(live(7))
+    heard.room.hear(live(7), 1)
     assert (heard.room.seq, heard.room.has_gap) == (8, False)
 
 
@@ -93,14 +93,38 @@ async def test_so_many_wait_behind_a_gap(heard: Heard, monkeypatch: pytest.Monke
     """Beyond the bound they are let go, and are missing again once the gap is closed."""
     monkeypatch.setattr(module, "MAX_AHEAD", 2)
     for seq in (7, 8, 9):
-        heard.room.hear(live(seq))
-    heard.room.hear(live(6))
+        heard.room.hear(live(seq), 1)
+    heard.room.hear(live(6), 1)
     assert (heard.room.seq, heard.room.has_gap) == (8, False)
 
 
 async def test_what_waited_for_a_log_that_is_no_more(heard: Heard) -> None:
     """What came ahead in a log that was then lost is nothing to the one that follows it."""
-    heard.room.hear(live(8))
+    heard.room.hear(live(8), 1)
     heard.doubts.clear()
     heard.room.load(snapshot(7, epoch="e2"), {}, [])
     assert (heard.room.seq, heard.room.has_gap, heard.doubts) == (7, False, [])
+
+
+async def test_joints(heard: Heard) -> None:
+    """Each connection may be to a store with another history: the log must hold the place at which it was first heard.
+
+    A look at the log that began before that place was one does not count.
+    """
+    own = heard.room.read_up_to
+    assert own is not None
+    heard.room.hear(live(6), 1)
+    heard.room.hear(live(8), 1)
+    heard.room.hear(live(7), 2)
+    assert (heard.room.seq, heard.room.has_gap) == (7, False)
+    assert not heard.room.confirm(own)
+    for seq in (5, 6):
+        joint = heard.room.read_up_to
+        assert joint is not None
+        assert joint.seq == seq
+        assert heard.room.confirm(joint)
+    assert not heard.room.has_joints
+    assert heard.room.read_up_to is heard.room.replica.position
+    heard.room.hear(live(8), 3)
+    heard.room.load(snapshot(7, epoch="e2"), {}, [])
+    assert heard.room.read_up_to is heard.room.replica.position

@@ -1,10 +1,17 @@
 """What a room knows between the moment in which its link is up again and the one in which it is heard again."""
 
+from typing import Any
+
+import pytest
 import trio
 
 from broker.control.room import Room
+from broker.link.errors import LinkDown
+from broker.store.drive import run_sync
+from broker.store.snapshot import read_snapshot
+from protocol.states import State
 from tests.conftest import Valkey
-from tests.control.broker import ORG, add_key, publisher, running_broker
+from tests.control.broker import LAYOUT, ORG, add_key, publisher, running_broker
 from tests.control.clients import eventually, snapshot
 
 
@@ -54,3 +61,49 @@ async def test_a_look_at_the_log_from_before_a_break_settles_nothing(own_valkey:
             answers.release()
             assert (await client.receive_type("state_change"))["state"] == "Killed"
             await eventually(lambda: rooms.current(ORG))
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_another_history_that_goes_on_with_the_next_number(own_valkey: Valkey, hears: bool) -> None:
+    """A replica that was promoted has lost a kill, and has another in its place; what is heard then follows either.
+
+    The log is not to be had just then. When it is, all three kills are known everywhere, whether one was heard or none.
+    """
+    api_key, _ = add_key(own_valkey)
+    server: Any = own_valkey.client
+    away = True
+    async with running_broker(own_valkey) as broker:
+        rooms = broker.plane.services.rooms
+        link = broker.plane.feed._link
+
+        async def call(*words: str) -> object:
+            if away:
+                raise LinkDown("away")
+            return await broker.command.call(*words)
+
+        async with await broker.connect(api_key) as client:
+            await snapshot(client)
+            publisher(own_valkey).pause(ORG, "first")
+            await client.receive_type("state_change")
+            replicated = {key: server.dump(key) for key in server.keys(f"*{ORG}*")}
+            publisher(own_valkey).kill(ORG, "lost")
+            await client.receive_type("state_change")
+            await eventually(lambda: rooms.current(ORG))
+            rooms._mender._call = call
+            link.leave("for this test")
+            server.delete(*server.keys(f"*{ORG}*"))
+            for key, value in replicated.items():
+                server.restore(key, 0, value)
+            publisher(own_valkey).kill(ORG, "unheard")
+            if not hears:
+                publisher(own_valkey).kill(ORG, "third")
+            await eventually(lambda: link.state.up and not link.restoring)
+            if hears:
+                publisher(own_valkey).kill(ORG, "third")
+                assert (await client.receive_type("state_change"))["workflow_id"] == "third"
+            away = False
+            workflows = (await client.receive_type("initial_state"))["workflows"]
+        killed = {"lost", "unheard", "third"}
+        assert {each["workflow_id"] for each in workflows if each["state"] == "Killed"} == killed
+        known = run_sync(server, read_snapshot(LAYOUT, ORG)).workflows
+        assert {name for name, each in known.items() if each.workflow.state is State.KILLED} == killed
