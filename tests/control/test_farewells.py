@@ -10,9 +10,10 @@ from broker.control import farewells, room
 from broker.store import keys
 from broker.store.drive import run_sync
 from broker.store.key_record import KeyRecord
+from protocol.frames import text_frame
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher, running_broker
-from tests.control.clients import snapshot
+from tests.control.clients import eventually, snapshot
 from tests.support.ws_client import Closed, WsClient
 
 
@@ -93,3 +94,29 @@ async def test_a_store_that_does_not_say(broker: Broker, valkey: Valkey, monkeyp
         broker.plane.services.rooms._mender._call = silence
         broker.clock.offset = 1000
         assert await told(client) == ["key_rotated"]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_client_that_does_not_read(
+    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """It is waited for just as long; one that reads at last is told everything before its end."""
+    monkeypatch.setattr(farewells, "LAST_WORD_SECONDS", 0.5)
+    members = broker.plane.services.members
+    api_key, record = add_key(valkey)
+    async with await broker.connect(api_key) as client:
+        await snapshot(client)
+        [member] = members.values()
+        while member.peer.send(text_frame(bytes(100_000))):
+            pass
+        publisher(valkey).kill(ORG, "wf")
+        await eventually(lambda: member.pending)
+        revoke(valkey, record)
+        await eventually(lambda: member.over)
+        assert not member.peer.closing
+        if reads:
+            while len(await client.receive()) == 100_000:
+                pass
+            assert "Killed" in await told(client)
+        await eventually(lambda: not members)
+        assert member.peer.close_code == 4401
