@@ -92,7 +92,10 @@ class Mender:
             assert epoch is not None
             if entry.seq > room.seq:
                 room.accept(Publication(epoch, entry.seq, entry.ms, entry.message))
-        return read.complete and not room.has_joints
+        level = read.complete and not room.has_joints
+        if level:
+            room.replica.trust()
+        return level
 
     async def _load(self, room: Room, lost: bool = False) -> None:
         if lost:

@@ -12,7 +12,7 @@ from broker.control.snapshot import JOINED_BYTES, entry, joined, pack, unknown_w
 from broker.store.snapshot import Position, Snapshot, StoredWorkflow
 from protocol.codec import encode
 from protocol.control import StateChange, Workflow
-from protocol.states import WANTS_ACK
+from protocol.states import WANTS_ACK, State
 
 MAX_REPLAYED = 4096
 """How many messages that no snapshot holds are remembered for clients that come back."""
@@ -61,6 +61,7 @@ class Replica:
         self._forgotten_seq = self._forgotten_ms = 0
         self._parts: tuple[Message, ...] | None = None
         self._unknown: dict[str, Message] = {}
+        self._displaced: dict[str, Known] | None = None  # by another history, while that is in doubt
 
     def judge(self, publication: Publication) -> Verdict:
         """Say what a publication is, without taking it; before the first snapshot everything is ahead."""
@@ -110,16 +111,26 @@ class Replica:
                 self._keep(publication)
         self._unknown.clear()
         self._parts = None
+        self._displaced = None
+
+    def suspect(self) -> None:
+        """What is taken from now on may be of another history: forget no state for it that may have to be restored."""
+        if self._displaced is None:
+            self._displaced = {}
+
+    def trust(self) -> None:
+        """All that was taken is of one history."""
+        self._displaced = None
 
     def store_time(self, now: float) -> int:
         """Return the store's unix ms at a time by the clock that `load` was told, as far as that is known."""
         return int(now * 1000) + self._ahead_ms
 
     def stored(self) -> list[StoredWorkflow]:
-        """Return all that is known, to be written back."""
+        """Return all that is known, to be written back; first what was known before the history came into doubt."""
         return [
             known.stored if known.stored.actor is not None else attrs.evolve(known.stored, actor=RESTORED)
-            for known in self.workflows.values()
+            for known in (*(self._displaced or {}).values(), *self.workflows.values())
         ]
 
     def parts(self, bound_workflow: str | None) -> Iterator[Message]:
@@ -170,6 +181,11 @@ class Replica:
         if publication.wants_ack:
             known.publication = publication
             known.ackable_until = publication.ms + self._receipt_ms
+        former = self.workflows.get(known.stored.workflow.workflow_id)
+        if self._displaced is not None and former is not None:
+            was, becomes = former.stored.workflow, known.stored.workflow
+            if was.state is State.KILLED or was.version >= becomes.version:  # in one history only force does that
+                self._displaced[was.workflow_id] = former
         self.workflows[known.stored.workflow.workflow_id] = known
         self._unknown.pop(known.stored.workflow.workflow_id, None)
         self._parts = None

@@ -151,6 +151,7 @@ class Room:
             self._ahead.clear()
             if self.replica.position is not None:
                 self._joints.append(attrs.evolve(self.replica.position))  # no reading that is under way is of this one
+                self.replica.suspect()
         try:
             publication = parse_live(payload)
         except NotALogEntry as error:

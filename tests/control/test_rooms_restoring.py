@@ -63,6 +63,18 @@ async def test_a_look_at_the_log_from_before_a_break_settles_nothing(own_valkey:
             await eventually(lambda: rooms.current(ORG))
 
 
+def replica_of(server: Any) -> dict[bytes, bytes]:
+    """Return what a replica would have of the organization now."""
+    return {key: server.dump(key) for key in server.keys(f"*{ORG}*")}
+
+
+def promote(server: Any, replica: dict[bytes, bytes]) -> None:
+    """Have the server know what the replica knows, and nothing else."""
+    server.delete(*server.keys(f"*{ORG}*"))
+    for key, value in replica.items():
+        server.restore(key, 0, value)
+
+
 @pytest.mark.parametrize("hears", [True, False])
 async def test_another_history_that_goes_on_with_the_next_number(own_valkey: Valkey, hears: bool) -> None:
     """A replica that was promoted has lost a kill, and has another in its place; what is heard then follows either.
@@ -85,15 +97,13 @@ async def test_another_history_that_goes_on_with_the_next_number(own_valkey: Val
             await snapshot(client)
             publisher(own_valkey).pause(ORG, "first")
             await client.receive_type("state_change")
-            replicated = {key: server.dump(key) for key in server.keys(f"*{ORG}*")}
+            replicated = replica_of(server)
             publisher(own_valkey).kill(ORG, "lost")
             await client.receive_type("state_change")
             await eventually(lambda: rooms.current(ORG))
             rooms._mender._call = call
             link.leave("for this test")
-            server.delete(*server.keys(f"*{ORG}*"))
-            for key, value in replicated.items():
-                server.restore(key, 0, value)
+            promote(server, replicated)
             publisher(own_valkey).kill(ORG, "unheard")
             if not hears:
                 publisher(own_valkey).kill(ORG, "third")
@@ -107,3 +117,37 @@ async def test_another_history_that_goes_on_with_the_next_number(own_valkey: Val
         assert {each["workflow_id"] for each in workflows if each["state"] == "Killed"} == killed
         known = run_sync(server, read_snapshot(LAYOUT, ORG)).workflows
         assert {name for name, each in known.items() if each.workflow.state is State.KILLED} == killed
+
+
+async def test_a_kill_in_whose_place_another_history_has_something_newer(own_valkey: Valkey) -> None:
+    """The state that was heard from the other history is newer by its number, and does not know of the kill."""
+    api_key, _ = add_key(own_valkey)
+    server: Any = own_valkey.client
+    away = True
+    async with running_broker(own_valkey) as broker:
+        rooms = broker.plane.services.rooms
+        link = broker.plane.feed._link
+
+        async def call(*words: str) -> object:
+            if away:
+                raise LinkDown("away")
+            return await broker.command.call(*words)
+
+        async with await broker.connect(api_key) as client:
+            await snapshot(client)
+            publisher(own_valkey).pause(ORG, "first")
+            await client.receive_type("state_change")
+            replicated = replica_of(server)
+            publisher(own_valkey).kill(ORG, "wf")
+            await client.receive_type("state_change")
+            await eventually(lambda: rooms.current(ORG))
+            rooms._mender._call = call
+            link.leave("for this test")
+            promote(server, replicated)
+            publisher(own_valkey).pause(ORG, "wf")
+            await eventually(lambda: link.state.up and not link.restoring)
+            publisher(own_valkey).resume(ORG, "wf")
+            assert (await client.receive_type("state_change"))["version"] == 2
+            away = False
+            workflows = (await client.receive_type("initial_state"))["workflows"]
+        assert ("wf", "Killed", 3) in [(each["workflow_id"], each["state"], each["version"]) for each in workflows]
