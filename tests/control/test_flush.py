@@ -1,6 +1,5 @@
 """What a courier takes from a backlog, what it leaves there, and what is on record of that."""
 
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,23 +8,17 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.control.courier import _flush, run_courier
 from broker.control.member import HOLD_BYTES, Member
-from broker.control.replica import Replica, known_workflow
-from broker.control.room import Room
-from broker.observe import Counters
-from broker.wire import Peer, PeerLimits, PlainWire
+from broker.control.replica import known_workflow
 from protocol.frames import text_frame
 from protocol.states import State
-from tests.control.making import KEY, policy, snapshot, stored, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import connection, member_on, policy, room_of, snapshot, stored, unconnected_plane
 
 
 @pytest.fixture
 async def member() -> AsyncIterator[Member]:
     """A session for which two publications wait; its client does not read, and a little waits for that already."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        member = Member(unconnected_plane().services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        member = member_on(wire, unconnected_plane().services)
         member.begin(1, 5, 1005)
         member.snapshot_due = False
         for seq in (6, 7):
@@ -61,19 +54,10 @@ async def test_who_learns_of_a_kill_from_the_snapshot(nursery: trio.Nursery, wor
     """A newcomer that is asked to acknowledge it is on the record of those who were sent it."""
     services = unconnected_plane().services
     killed = stored("wf", State.KILLED, 1, "m1")
-    room = Room(
-        Replica("acme", 300, 3600),
-        counters=Counters(),
-        clock=lambda: 0.0,
-        spawn=lambda _task: None,
-        delivered=lambda _publication, _addressees: None,
-        doubt=lambda _room, _why: None,
-        unknown=lambda _room, _publication: None,
-    )
+    room = room_of()
     room.load(snapshot(1, {"wf": killed}, {"wf": "m1"}), {"wf": known_workflow(killed)}, [])
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        newcomer = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        newcomer = member_on(wire, services)
         newcomer.bound = workflow
         nursery.start_soon(run_courier, newcomer, room, services)
         await wait_all_tasks_blocked()

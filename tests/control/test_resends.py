@@ -1,6 +1,5 @@
 """When an unacknowledged message is sent again, and when no more."""
 
-import socket
 from collections.abc import AsyncIterator
 
 import attrs
@@ -11,13 +10,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from broker.control.acks import Pending
 from broker.control.member import Member
 from broker.control.services import ControlServices
-from broker.wire import Peer, PeerLimits, PlainWire
 from broker.wire.turn import MAX_WRITES
 from protocol.codes import CloseCode
 from protocol.states import State
-from tests.control.making import KEY, change, unconnected_plane
-
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
+from tests.control.making import change, connection, member_on, unconnected_plane
 
 
 @attrs.frozen(eq=False)
@@ -33,9 +29,8 @@ class Line:
 async def line(nursery: trio.Nursery) -> AsyncIterator[Line]:
     """A session whose client reads all and acknowledges nothing, while resends run."""
     services = unconnected_plane().services
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        member = Member(services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+    with connection() as (wire, _):
+        member = member_on(wire, services)
         member.begin(1, 5, 1005)
         member.holding = False
         nursery.start_soon(services.resends.run)

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 
 import attrs
 import hiredis
@@ -30,10 +29,8 @@ from broker.link.subscriptions import SubscriptionLink
 from broker.observe import Counters
 from broker.store.layout import Layout
 from broker.store.limits import LogLimits
-from broker.wire import Peer, PeerLimits, PlainWire
-from tests.control.making import KEY, policy, unconnected_plane
+from tests.control.making import connection, member_on, policy, unconnected_plane
 
-LIMITS = PeerLimits(outbox_bytes=1 << 20, max_message_bytes=65536, max_fragments=64, close_timeout=1.0)
 GREETING = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
 TIME = b"*2\r\n$4\r\n1000\r\n$1\r\n0\r\n"
 CONFIRMED = b">3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n"
@@ -163,10 +160,9 @@ async def site(nursery: trio.Nursery, autojump_clock: MockClock) -> AsyncIterato
     )
     await nursery.start(link.run)
     await nursery.start(rooms.run)
-    with ExitStack() as open_sockets:
-        ours, theirs = map(open_sockets.enter_context, socket.socketpair())
+    with connection() as (wire, theirs):
         theirs.setblocking(False)
-        member = Member(unconnected_plane().services, Peer(PlainWire(ours), LIMITS), KEY, "nr_live_x")
+        member = member_on(wire, unconnected_plane().services)
         yield Site(rooms, link, server, store, counters, member, theirs)
         nursery.cancel_scope.cancel()
 
