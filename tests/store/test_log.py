@@ -1,0 +1,43 @@
+"""What an answer of the log says to somebody who knows it up to entry 5."""
+
+import pytest
+
+from broker.store.layout import Layout
+from broker.store.log import LogRead, read_log
+from broker.store.snapshot import Position
+
+
+def answered(epoch: bytes, seq: int, *entries: int) -> LogRead:
+    """Return what is made of a log of this epoch that ends at `seq` and gives these entries."""
+    operation = read_log(Layout(), "acme", Position("e1", 5, 1005))
+    next(operation)
+    found = [
+        [b"%d-%d" % (1000 + each, each), [b"type", b"key_rotated", b"message", b"{}", b"actor", b"null"]]
+        for each in entries
+    ]
+    with pytest.raises(StopIteration) as end:
+        operation.send([epoch, b"%d" % seq, b"%d" % (1000 + seq), found, b"0", b"0"])
+    read: LogRead = end.value.value
+    return read
+
+
+def test_what_follows() -> None:
+    """The entries behind that one are what was missed."""
+    read = answered(b"e1", 7, 6, 7)
+    assert ([each.seq for each in read.entries], read.gap, read.complete) == ([6, 7], False, True)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seq", "entries"), [(b"e2", 7, (6, 7)), (b"e2", 5, ()), (b"e1", 4, ())], ids=["longer", "same", "shorter"]
+)
+def test_a_store_that_may_have_lost_something(epoch: bytes, seq: int, entries: tuple[int, ...]) -> None:
+    """Another log has nothing to do with what is known, though its numbers follow; one that ends before has lost it."""
+    read = answered(epoch, seq, *entries)
+    assert (read.gap, read.lost, read.entries, read.complete) == (True, True, (), False)
+
+
+@pytest.mark.parametrize("entries", [(7,), (6, 8), ()])
+def test_a_log_with_something_missing(entries: tuple[int, ...]) -> None:
+    """Nothing of it is taken: what was trimmed away is in a snapshot."""
+    read = answered(b"e1", 8, *entries)
+    assert (read.gap, read.lost, read.entries, read.complete) == (True, False, (), False)
