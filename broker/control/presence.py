@@ -12,7 +12,7 @@ from broker.observe import Repeated
 from broker.store.brokers import heartbeat, sign_off
 from broker.store.drive import Call, run
 from broker.store.layout import Layout
-from broker.store.presence import Presence, put_presence, refresh_presence, remove_presence
+from broker.store.presence import Presence, put_presence, refresh_presence, remove_elsewhere, remove_presence
 
 GATHER_SECONDS = 0.1
 """How long changes are gathered, so that many of them are written in one step."""
@@ -37,6 +37,7 @@ class _Org:
     members: dict[str, Member] = attrs.field(factory=dict)
     changed: dict[str, None] = attrs.field(factory=dict)
     gone: dict[str, None] = attrs.field(factory=dict)
+    taken_up: dict[str, None] = attrs.field(factory=dict)
 
 
 class PresenceBoard:
@@ -63,11 +64,13 @@ class PresenceBoard:
         self._wake = trio.Event()
         self._link_is_up = trio.Event()
 
-    def put(self, member: Member) -> None:
-        """Note a session, or a change of it."""
+    def put(self, member: Member, *, taken_up: bool = False) -> None:
+        """Note a session, or a change of it; `taken_up` from another process, which has left it in."""
         org = self._orgs.setdefault(member.organization_id, _Org())
         org.members[member.peer.id] = member
         org.changed[member.peer.id] = None
+        if taken_up:
+            org.taken_up[member.peer.id] = None
         self._touch(member.organization_id)
 
     def remove(self, member: Member) -> None:
@@ -134,6 +137,11 @@ class PresenceBoard:
                 raise
             if not there and len(org.members) > len(some):
                 org.changed.update(dict.fromkeys(each for each in org.members if each not in found))
+        while org.taken_up:
+            some = list(org.taken_up)[:PER_WRITE]
+            await run(self._call, remove_elsewhere(self._layout, organization_id, self._broker_id, some))
+            for session_id in some:
+                org.taken_up.pop(session_id, None)
         if not org.members and not org.gone and self._orgs.get(organization_id) is org:
             del self._orgs[organization_id]
 

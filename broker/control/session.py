@@ -44,7 +44,7 @@ async def run_control_session(
     services.members[peer] = member
     room = services.rooms.enter(member)
     unwatch = services.keys.watch(key, member.key_changed)
-    services.presence.put(member)
+    services.presence.put(member, taken_up=carried is not None)
     services.counters.control_sessions += 1
     if carried is None:  # else it was said when it was opened
         log_open(services.log, "control", **_who(member), handshake_signed=secret is not None)

@@ -70,6 +70,16 @@ def remove_presence(
         yield command("HDEL", key, *gone)
 
 
+def remove_elsewhere(
+    layout: Layout, organization_id: str, broker_id: str, session_ids: Iterable[str]
+) -> Operation[None]:
+    """Take sessions out of what all other live brokers have written: this one has them now."""
+    taken = tuple(session_ids)
+    for broker in (yield from live_brokers(layout)):
+        if broker.broker_id != broker_id:
+            yield from remove_presence(layout, organization_id, broker.broker_id, taken)
+
+
 def read_presence(layout: Layout, organization_id: str) -> Operation[tuple[PresentSession, ...]]:
     """Read the agents of an organization that live brokers hold, longest connected first.
 

@@ -23,9 +23,10 @@ from broker.store.drive import run_sync
 from broker.store.key_record import hash_of
 from broker.store.keys import add_key, lookup_key, revoke_key
 from broker.store.layout import Layout
-from broker.store.presence import read_presence
+from broker.store.presence import PresentSession, read_presence
 from broker.store.receipts import is_complete, read_receipt, unreported
 from tests.conftest import Valkey
+from tests.control.clients import eventually
 from tests.e2e.broker import Agent
 from tests.e2e.program import Program
 from tests.support.service_manager import ServiceManager, service_manager
@@ -198,22 +199,31 @@ async def test_an_agent_that_no_process_has(service: Service, publisher: Publish
     made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
     async with await service.connect(made.api_key) as client:
         await message(client, "initial_state")
-        with trio.fail_after(5):
-            while not run_sync(valkey.client, read_presence(Layout(""), "acme")):  # noqa: ASYNC110  nobody tells
-                await trio.sleep(0.01)
+        await eventually(lambda: _present(valkey))
         await service.stop()
-        [agent] = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+        [agent] = _present(valkey)
         assert agent.presence.workflow_id == "wf"
         killed = publisher.kill("acme", "wf").message_id
         assert not _is_complete(valkey, killed)
         await service.start()
         await message(client, "state_change")
         await client.send_json(type="ack", message_id=killed, received_at=int(time.time()))
-        with trio.fail_after(5):
-            while not _is_complete(valkey, killed):  # noqa: ASYNC110  nobody tells
-                await trio.sleep(0.01)
-        [same] = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+        await eventually(lambda: _is_complete(valkey, killed))
+        [same] = _present(valkey)
         assert (same.session_id, same.broker_id != agent.broker_id) == (agent.session_id, True)
+
+
+async def test_an_agent_that_leaves_the_next_process(service: Service, valkey: Valkey) -> None:
+    """It is gone, and does not count as connected to the process before that one."""
+    made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
+    async with await service.connect(made.api_key) as client:
+        await message(client, "initial_state")
+        await eventually(lambda: _present(valkey))
+        await service.stop()
+        [agent] = _present(valkey)
+        await service.start()
+        await eventually(lambda: _present(valkey)[0].broker_id != agent.broker_id)
+    await eventually(lambda: not _present(valkey))
 
 
 async def test_a_message_in_pieces(service: Service, publisher: Publisher, api_key: str) -> None:
@@ -236,9 +246,7 @@ async def test_an_ack_that_is_late(service: Service, publisher: Publisher, api_k
         change = await message(client, "state_change")
         await service.restart()
         await client.send_json(type="ack", message_id=change["message_id"], received_at=1)
-        with trio.fail_after(10):
-            while b"confirmed" not in _receipt(valkey, change["message_id"]):  # noqa: ASYNC110  the store tells nobody
-                await trio.sleep(0.02)
+        await eventually(lambda: b"confirmed" in _receipt(valkey, change["message_id"]), 10)
         assert b"gone" not in _receipt(valkey, change["message_id"])
 
 
@@ -253,9 +261,7 @@ async def test_a_receipt_that_is_waited_for(
         await service.restart()
         await message(client, "state_change")  # asked for again: the ack is waited for there
         await client.send_json(type="ack", message_id=killed, received_at=int(time.time()))
-        with trio.fail_after(10):
-            while not _is_complete(valkey, killed):  # noqa: ASYNC110  the store tells nobody
-                await trio.sleep(0.02)
+        await eventually(lambda: _is_complete(valkey, killed), 10)
 
 
 async def test_a_client_that_does_not_read(service: Service, publisher: Publisher, api_key: str) -> None:
@@ -326,8 +332,12 @@ def _text(text: str) -> Any:
     return TextMessage(data=text)
 
 
+def _present(valkey: Valkey) -> tuple[PresentSession, ...]:
+    return run_sync(valkey.client, read_presence(Layout(""), "acme"))
+
+
 def _is_complete(valkey: Valkey, message_id: str) -> bool:
-    present = run_sync(valkey.client, read_presence(Layout(""), "acme"))
+    present = _present(valkey)
     receipt = run_sync(valkey.client, read_receipt(Layout(""), "acme", message_id))
     assert receipt is not None
     return bool(present) and is_complete(receipt, unreported(receipt, present), 10.0)
