@@ -116,7 +116,8 @@ class ReceiptBook:
             try:
                 await run(self._call, note())
             except LinkDown:
-                self._notes.appendleft(note)
+                if len(self._notes) < MAX_WAITING:  # else it is the oldest, and there is no room for it any more
+                    self._notes.appendleft(note)
                 await trio.sleep(RETRY_SECONDS)
             except RedisError as error:
                 self._log.error("refused", "the store refuses a receipt", error=error)

@@ -107,6 +107,34 @@ async def test_notes_are_bounded(store: Store, member: Member, monkeypatch: pyte
     assert sorted(note[2] for note in store.notes if isinstance(note[2], int)) == [2, 3, 4]
 
 
+async def test_a_note_that_finds_its_place_taken(
+    store: Store,
+    member: Member,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that could not be written comes back as the oldest of all: newer ones are not lost for it."""
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    monkeypatch.setattr(module, "WRITERS", 1)
+    is_away = trio.Event()
+
+    async def call(*words: object) -> object:
+        if not is_away.is_set():
+            await is_away.wait()
+            raise LinkDown("away")
+        return await store.call(*words)
+
+    receipts = unconnected_plane(call).services.receipts
+    nursery.start_soon(receipts.run)
+    for received_at in range(4):
+        receipts.acknowledged(member, Pending(KILL, addressee=True), received_at)
+        await trio.testing.wait_all_tasks_blocked()
+    is_away.set()
+    await receipts.settled()
+    assert [note[2] for note in store.notes] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("handed_over", [False, True])
 async def test_handed_over_is_not_gone(
     store: Store, services: ControlServices, nursery: trio.Nursery, handed_over: bool
