@@ -2,9 +2,15 @@
 
 import pytest
 
+from broker.store import log
+from broker.store.apply import apply
 from broker.store.layout import Layout
-from broker.store.log import LogRead, read_log
+from broker.store.log import LogRead, read_log, read_recent
 from broker.store.snapshot import Position
+from protocol.control import PolicyInvalidatedInput
+from protocol.states import State
+from tests.conftest import Valkey
+from tests.store.helpers import LAYOUT, ORG, change, done
 
 
 def answered(epoch: bytes, seq: int, *entries: int) -> LogRead:
@@ -41,3 +47,13 @@ def test_a_log_with_something_missing(entries: tuple[int, ...]) -> None:
     """Nothing of it is taken: what was trimmed away is in a snapshot."""
     read = answered(b"e1", 8, *entries)
     assert (read.gap, read.lost, read.entries, read.complete) == (True, False, (), False)
+
+
+def test_more_than_a_page_within_the_window(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that no snapshot holds is found, whatever a page ends with."""
+    monkeypatch.setattr(log, "_PAGE", 2)
+    for state in (State.PAUSED, State.NORMAL, State.PAUSED):
+        done(valkey, apply(LAYOUT, ORG, PolicyInvalidatedInput("p", 1)))
+        change(valkey, state)
+    done(valkey, apply(LAYOUT, ORG, PolicyInvalidatedInput("p", 1)))
+    assert [entry.seq for entry in done(valkey, read_recent(LAYOUT, ORG, 60.0))] == [1, 3, 5, 7]
