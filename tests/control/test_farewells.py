@@ -39,22 +39,12 @@ async def _next(client: WsClient) -> Any:
     return message.get("state", message["type"])
 
 
-async def test_a_kill_before_a_revocation_in_a_break(broker: Broker, valkey: Valkey) -> None:
-    """Whichever of the two is read first when the link is back: the agent is killed before it is let go."""
-    api_key, record = add_key(valkey)
-    async with await broker.connect(api_key) as client:
-        await snapshot(client)
-        valkey.client.client_kill_filter(_type="pubsub")
-        publisher(valkey).kill(ORG, "wf")
-        revoke(valkey, record)
-        assert await told(client) == ["Killed", "key_rotated"]
-
-
-async def test_a_kill_that_a_large_room_is_still_telling(
-    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_once", [room.AT_ONCE, 0], ids=["at once", "in turns"])
+async def test_a_kill_before_a_revocation_in_a_break(
+    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    """A room that tells its sessions in turns has told them all before those of the key are let go."""
-    monkeypatch.setattr(room, "AT_ONCE", 0)
+    """Whichever of the two is read first when the link is back, and however long the room takes to tell all of it."""
+    monkeypatch.setattr(room, "AT_ONCE", at_once)
     api_key, record = add_key(valkey)
     async with await broker.connect(api_key) as client:
         await snapshot(client)

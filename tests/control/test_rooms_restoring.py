@@ -1,7 +1,10 @@
 """What a room knows between the moment in which its link is up again and the one in which it is heard again."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -11,8 +14,9 @@ from broker.store.drive import run_sync
 from broker.store.snapshot import read_snapshot
 from protocol.states import State
 from tests.conftest import Valkey
-from tests.control.broker import LAYOUT, ORG, add_key, publisher, running_broker
+from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher, running_broker
 from tests.control.clients import eventually, snapshot
+from tests.support.ws_client import WsClient
 
 
 async def test_a_room_is_not_current_before_its_channel_is_heard_again(own_valkey: Valkey) -> None:
@@ -63,91 +67,90 @@ async def test_a_look_at_the_log_from_before_a_break_settles_nothing(own_valkey:
             await eventually(lambda: rooms.current(ORG))
 
 
-def replica_of(server: Any) -> dict[bytes, bytes]:
-    """Return what a replica would have of the organization now."""
-    return {key: server.dump(key) for key in server.keys(f"*{ORG}*")}
+@attrs.define(eq=False)
+class Failover:
+    """An agent that was told of a kill, of which the server that is promoted next does not know.
+
+    The log is not to be had until `come_back`.
+    """
+
+    broker: Broker
+    client: WsClient
+    server: Any
+    replica: dict[bytes, bytes]
+    is_away: bool = False
+
+    async def call(self, *words: str) -> object:
+        """Ask the store for the rooms."""
+        if self.is_away:
+            raise LinkDown("away")
+        return await self.broker.command.call(*words)
+
+    def promote(self) -> None:
+        """Break the control link, and have the server know what the replica knows, and nothing else."""
+        self.is_away = True
+        self.broker.plane.services.rooms._mender._call = self.call
+        self.broker.plane.feed._link.leave("for this test")
+        self.server.delete(*self.server.keys(f"*{ORG}*"))
+        for key, value in self.replica.items():
+            self.server.restore(key, 0, value)
+
+    async def heard_again(self) -> None:
+        """Return when the control link is up again."""
+        link = self.broker.plane.feed._link
+        await eventually(lambda: link.state.up and not link.restoring)
+
+    async def come_back(self) -> Any:
+        """Let the log be read; returns the workflows of the snapshot that comes of it."""
+        self.is_away = False
+        return (await self.client.receive_type("initial_state"))["workflows"]
 
 
-def promote(server: Any, replica: dict[bytes, bytes]) -> None:
-    """Have the server know what the replica knows, and nothing else."""
-    server.delete(*server.keys(f"*{ORG}*"))
-    for key, value in replica.items():
-        server.restore(key, 0, value)
+@asynccontextmanager
+async def failover(valkey: Valkey, killed: str) -> AsyncIterator[Failover]:
+    """Have a replica lag behind by the kill of one workflow."""
+    api_key, _ = add_key(valkey)
+    server: Any = valkey.client
+    async with running_broker(valkey) as broker, await broker.connect(api_key) as client:
+        await snapshot(client)
+        publisher(valkey).pause(ORG, "first")
+        await client.receive_type("state_change")
+        replica = {key: server.dump(key) for key in server.keys(f"*{ORG}*")}
+        publisher(valkey).kill(ORG, killed)
+        await client.receive_type("state_change")
+        await eventually(lambda: broker.plane.services.rooms.current(ORG))
+        yield Failover(broker, client, server, replica)
 
 
 @pytest.mark.parametrize("hears", [True, False])
 async def test_another_history_that_goes_on_with_the_next_number(own_valkey: Valkey, hears: bool) -> None:
     """A replica that was promoted has lost a kill, and has another in its place; what is heard then follows either.
 
-    The log is not to be had just then. When it is, all three kills are known everywhere, whether one was heard or none.
+    When the log can be read all three kills are known everywhere, whether one was heard or none.
     """
-    api_key, _ = add_key(own_valkey)
-    server: Any = own_valkey.client
-    away = True
-    async with running_broker(own_valkey) as broker:
-        rooms = broker.plane.services.rooms
-        link = broker.plane.feed._link
-
-        async def call(*words: str) -> object:
-            if away:
-                raise LinkDown("away")
-            return await broker.command.call(*words)
-
-        async with await broker.connect(api_key) as client:
-            await snapshot(client)
-            publisher(own_valkey).pause(ORG, "first")
-            await client.receive_type("state_change")
-            replicated = replica_of(server)
-            publisher(own_valkey).kill(ORG, "lost")
-            await client.receive_type("state_change")
-            await eventually(lambda: rooms.current(ORG))
-            rooms._mender._call = call
-            link.leave("for this test")
-            promote(server, replicated)
-            publisher(own_valkey).kill(ORG, "unheard")
-            if not hears:
-                publisher(own_valkey).kill(ORG, "third")
-            await eventually(lambda: link.state.up and not link.restoring)
-            if hears:
-                publisher(own_valkey).kill(ORG, "third")
-                assert (await client.receive_type("state_change"))["workflow_id"] == "third"
-            away = False
-            workflows = (await client.receive_type("initial_state"))["workflows"]
+    async with failover(own_valkey, "lost") as site:
+        site.promote()
+        publisher(own_valkey).kill(ORG, "unheard")
+        if not hears:
+            publisher(own_valkey).kill(ORG, "third")
+        await site.heard_again()
+        if hears:
+            publisher(own_valkey).kill(ORG, "third")
+            assert (await site.client.receive_type("state_change"))["workflow_id"] == "third"
+        workflows = await site.come_back()
         killed = {"lost", "unheard", "third"}
         assert {each["workflow_id"] for each in workflows if each["state"] == "Killed"} == killed
-        known = run_sync(server, read_snapshot(LAYOUT, ORG)).workflows
+        known = run_sync(site.server, read_snapshot(LAYOUT, ORG)).workflows
         assert {name for name, each in known.items() if each.workflow.state is State.KILLED} == killed
 
 
 async def test_a_kill_in_whose_place_another_history_has_something_newer(own_valkey: Valkey) -> None:
     """The state that was heard from the other history is newer by its number, and does not know of the kill."""
-    api_key, _ = add_key(own_valkey)
-    server: Any = own_valkey.client
-    away = True
-    async with running_broker(own_valkey) as broker:
-        rooms = broker.plane.services.rooms
-        link = broker.plane.feed._link
-
-        async def call(*words: str) -> object:
-            if away:
-                raise LinkDown("away")
-            return await broker.command.call(*words)
-
-        async with await broker.connect(api_key) as client:
-            await snapshot(client)
-            publisher(own_valkey).pause(ORG, "first")
-            await client.receive_type("state_change")
-            replicated = replica_of(server)
-            publisher(own_valkey).kill(ORG, "wf")
-            await client.receive_type("state_change")
-            await eventually(lambda: rooms.current(ORG))
-            rooms._mender._call = call
-            link.leave("for this test")
-            promote(server, replicated)
-            publisher(own_valkey).pause(ORG, "wf")
-            await eventually(lambda: link.state.up and not link.restoring)
-            publisher(own_valkey).resume(ORG, "wf")
-            assert (await client.receive_type("state_change"))["version"] == 2
-            away = False
-            workflows = (await client.receive_type("initial_state"))["workflows"]
+    async with failover(own_valkey, "wf") as site:
+        site.promote()
+        publisher(own_valkey).pause(ORG, "wf")
+        await site.heard_again()
+        publisher(own_valkey).resume(ORG, "wf")
+        assert (await site.client.receive_type("state_change"))["version"] == 2
+        workflows = await site.come_back()
         assert ("wf", "Killed", 3) in [(each["workflow_id"], each["state"], each["version"]) for each in workflows]

@@ -196,12 +196,7 @@ async def test_what_happened_in_between(service: Service, publisher: Publisher, 
 
 async def test_an_agent_that_no_process_has(service: Service, publisher: Publisher, valkey: Valkey) -> None:
     """Whoever kills between two processes is told of the agent, and of its receipt as soon as the next one has it."""
-    made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
-    async with await service.connect(made.api_key) as client:
-        await message(client, "initial_state")
-        await eventually(lambda: _present(valkey))
-        await service.stop()
-        [agent] = _present(valkey)
+    async with _between_two_processes(service, valkey) as (client, agent):
         assert agent.presence.workflow_id == "wf"
         killed = publisher.kill("acme", "wf").message_id
         assert not _is_complete(valkey, killed)
@@ -215,12 +210,7 @@ async def test_an_agent_that_no_process_has(service: Service, publisher: Publish
 
 async def test_an_agent_that_leaves_the_next_process(service: Service, valkey: Valkey) -> None:
     """It is gone, and does not count as connected to the process before that one."""
-    made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
-    async with await service.connect(made.api_key) as client:
-        await message(client, "initial_state")
-        await eventually(lambda: _present(valkey))
-        await service.stop()
-        [agent] = _present(valkey)
+    async with _between_two_processes(service, valkey) as (_, agent):
         await service.start()
         await eventually(lambda: _present(valkey)[0].broker_id != agent.broker_id)
     await eventually(lambda: not _present(valkey))
@@ -330,6 +320,18 @@ def _relabelled(channel: int) -> int:
 
 def _text(text: str) -> Any:
     return TextMessage(data=text)
+
+
+@asynccontextmanager
+async def _between_two_processes(service: Service, valkey: Valkey) -> AsyncIterator[tuple[WsClient, PresentSession]]:
+    """Connect an agent of the workflow "wf", and end the process that has it; also returns what is on record of it."""
+    made = run_sync(valkey.client, add_key(Layout(""), "acme", workflow_id="wf"))
+    async with await service.connect(made.api_key) as client:
+        await message(client, "initial_state")
+        await eventually(lambda: _present(valkey))
+        await service.stop()
+        [agent] = _present(valkey)
+        yield client, agent
 
 
 def _present(valkey: Valkey) -> tuple[PresentSession, ...]:
