@@ -10,6 +10,7 @@ from broker.control import farewells, room
 from broker.store import keys
 from broker.store.drive import run_sync
 from broker.store.key_record import KeyRecord
+from broker.wire.turn import Turn
 from protocol.frames import text_frame
 from tests.conftest import Valkey
 from tests.control.broker import LAYOUT, ORG, Broker, add_key, publisher, running_broker
@@ -39,12 +40,8 @@ async def _next(client: WsClient) -> Any:
     return message.get("state", message["type"])
 
 
-@pytest.mark.parametrize("at_once", [room.AT_ONCE, 0], ids=["at once", "in turns"])
-async def test_a_kill_before_a_revocation_in_a_break(
-    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    """Whichever of the two is read first when the link is back, and however long the room takes to tell all of it."""
-    monkeypatch.setattr(room, "AT_ONCE", at_once)
+async def test_a_kill_before_a_revocation_in_a_break(broker: Broker, valkey: Valkey) -> None:
+    """Whichever of the two is read first when the link is back: the agent is killed before it is let go."""
     api_key, record = add_key(valkey)
     async with await broker.connect(api_key) as client:
         await snapshot(client)
@@ -52,6 +49,35 @@ async def test_a_kill_before_a_revocation_in_a_break(
         publisher(valkey).kill(ORG, "wf")
         revoke(valkey, record)
         assert await told(client) == ["Killed", "key_rotated"]
+
+
+class LongTurn(Turn):
+    """One that is over after each session, and lets the others run for long."""
+
+    def is_over(self) -> bool:
+        """Always."""
+        return True
+
+    async def end(self) -> None:
+        """Let everybody else run twenty times."""
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_kill_that_a_large_room_is_still_telling(
+    broker: Broker, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A room that tells its sessions in turns has told them all before those of the key are let go."""
+    monkeypatch.setattr(room, "AT_ONCE", 0)
+    monkeypatch.setattr(room, "Turn", LongTurn)
+    api_key, record = add_key(valkey)
+    async with await broker.connect(api_key) as first, await broker.connect(api_key) as last:
+        await snapshot(first)
+        await snapshot(last)
+        valkey.client.client_kill_filter(_type="pubsub")
+        publisher(valkey).kill(ORG, "wf")
+        revoke(valkey, record)
+        assert [await told(each) for each in (first, last)] == [["Killed", "key_rotated"]] * 2
 
 
 async def test_a_kill_and_a_revocation_between_two_processes(broker: Broker, valkey: Valkey) -> None:
